@@ -1,0 +1,1 @@
+//! Release, and the proof that nothing remains.

@@ -1,0 +1,1 @@
+//! The OCI life of a container.

@@ -1,0 +1,1 @@
+//! Limits, supervisor, evidence, verdicts and languages.

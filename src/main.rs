@@ -1,0 +1,3 @@
+//! The `rustbox` command: parse, dispatch, exit code.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Seccomp filters: engines' profiles and the judge's own.
