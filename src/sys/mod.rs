@@ -1,7 +1,20 @@
 //! The system calls. The only module with `unsafe`; every function here is safe to call.
+//!
+//! What nix offers is used as nix offers it; here is what it lacks, in the shape the engine wants:
+//! descriptors that close themselves, paths relative to descriptors, errors as bare [`Errno`].
 #![allow(unsafe_code)]
+
+pub mod clone;
+pub mod mount;
+pub mod path;
+pub mod process;
 
 pub use nix::errno::Errno;
 
 /// The result of a system call.
 pub type Result<T> = std::result::Result<T, Errno>;
+
+/// Turns the C convention (-1 and errno) into a result.
+pub(crate) fn check(value: libc::c_long) -> Result<libc::c_long> {
+    if value == -1 { Err(Errno::last()) } else { Ok(value) }
+}

@@ -1,0 +1,359 @@
+//! Processes: handles, waiting, namespaces, identities, limits, exec.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::{Errno, Result, check};
+
+/// `pidfd_open(2)`.
+///
+/// # Errors
+/// `ESRCH` where there is no such process, `ENOSYS` before Linux 5.3.
+pub fn pidfd_open(pid: libc::pid_t) -> Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel has just made this descriptor for us; pidfds are always close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// `pidfd_send_signal(2)`; signal 0 only asks.
+///
+/// # Errors
+/// `ESRCH` where the process has ended and was waited for, `EPERM`, `EINVAL`.
+pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    // SAFETY: a valid descriptor; a null siginfo is allowed.
+    check(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    })
+    .map(drop)
+}
+
+/// A copy of descriptor `fd` of another process (`pidfd_getfd(2)`).
+///
+/// # Errors
+/// `EPERM` without ptrace permission, `EBADF` where that process has no such descriptor.
+pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, fd: i32) -> Result<OwnedFd> {
+    // SAFETY: a valid descriptor; no memory is passed.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })?;
+    // SAFETY: the kernel has just made this descriptor for us; it is close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// How a process ended, as the kernel says it: never `128 + n`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It called `exit` with this status.
+    Exited(i32),
+    /// This signal killed it; `true` where it dumped core.
+    Signaled(i32, bool),
+}
+
+impl Ended {
+    /// The status that a shell (and runc) reports: the exit status, or 128 + the signal's number.
+    pub fn status(self) -> i32 {
+        match self {
+            Ended::Exited(status) => status,
+            Ended::Signaled(signal, _) => 128 + signal,
+        }
+    }
+}
+
+/// Waits for a child by its handle and reaps it; `None` where it still runs and `block` is false.
+///
+/// # Errors
+/// `ECHILD` where the process is no child of the caller.
+pub fn wait_pidfd(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Ended>> {
+    const P_PIDFD: libc::idtype_t = 3;
+    let flags = libc::WEXITED | if block { 0 } else { libc::WNOHANG };
+    loop {
+        // SAFETY: all-zero is a valid siginfo_t, and the kernel says below whether it filled it in.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: a valid descriptor and room for one siginfo_t.
+        let done = unsafe { libc::waitid(P_PIDFD, pidfd.as_raw_fd() as libc::id_t, &raw mut info, flags) };
+        match check(done.into()) {
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno),
+            Ok(_) => {}
+        }
+        // SAFETY: waitid has filled in the SIGCHLD part, or left it zero when nothing has ended.
+        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+        if pid == 0 {
+            return Ok(None);
+        }
+        return Ok(Some(match info.si_code {
+            libc::CLD_EXITED => Ended::Exited(status),
+            code => Ended::Signaled(status, code == libc::CLD_DUMPED),
+        }));
+    }
+}
+
+/// Waits until a process (child or not) has ended, at most `timeout_ms` (negative: for ever); true where it has.
+///
+/// # Errors
+/// As `poll(2)`.
+pub fn wait_end(pidfd: BorrowedFd<'_>, timeout_ms: i32) -> Result<bool> {
+    let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    loop {
+        // SAFETY: one valid pollfd.
+        match check(unsafe { libc::poll(&raw mut poll, 1, timeout_ms) }.into()) {
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno),
+            Ok(n) => return Ok(n > 0),
+        }
+    }
+}
+
+/// `setns(2)` by a namespace descriptor or a pidfd; `flags` are `CLONE_NEW*` (0: any, for a namespace descriptor).
+///
+/// # Errors
+/// As `setns(2)`.
+pub fn setns(fd: BorrowedFd<'_>, flags: i32) -> Result<()> {
+    // SAFETY: a valid descriptor.
+    check(unsafe { libc::setns(fd.as_raw_fd(), flags) }.into()).map(drop)
+}
+
+/// `unshare(2)`; `flags` are `CLONE_NEW*`.
+///
+/// # Errors
+/// As `unshare(2)`.
+pub fn unshare(flags: i32) -> Result<()> {
+    // SAFETY: only namespaces are unshared; CLONE_FILES and CLONE_FS would be harmless in a single thread.
+    check(unsafe { libc::unshare(flags) }.into()).map(drop)
+}
+
+/// Marks every descriptor from `first` on as close-on-exec (`close_range(2)`).
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.9, `EINVAL` before 5.11.
+pub fn close_on_exec_from(first: u32) -> Result<()> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: only flags change; no descriptor is closed under its owner.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
+/// Clears close-on-exec of `fd`, so that an executed program inherits it.
+///
+/// # Errors
+/// As `fcntl(2)`.
+pub fn keep_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: a valid descriptor.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) }.into()).map(drop)
+}
+
+/// A set of NUL-terminated strings in the shape that `execve(2)` wants.
+#[derive(Debug)]
+pub struct StringVector {
+    pointers: Vec<*const libc::c_char>,
+    _strings: Vec<CString>,
+}
+
+impl StringVector {
+    /// Takes the strings.
+    pub fn new(strings: Vec<CString>) -> Self {
+        let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
+        StringVector { pointers, _strings: strings }
+    }
+}
+
+/// `execve(2)`: returns only where it fails.
+pub fn execve(path: &CStr, argv: &StringVector, envp: &StringVector) -> Errno {
+    // SAFETY: NUL-terminated strings in NULL-terminated vectors that are alive during the call.
+    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr()) };
+    Errno::last()
+}
+
+/// Executes the file that `fd` is a handle of (`execveat(2)`, `AT_EMPTY_PATH`): returns only where it fails.
+pub fn execve_fd(fd: BorrowedFd<'_>, argv: &StringVector, envp: &StringVector) -> Errno {
+    // SAFETY: as for `execve`, with a valid descriptor.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            argv.pointers.as_ptr(),
+            envp.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Errno::last()
+}
+
+/// `prctl(2)` with up to four plain numbers.
+///
+/// # Errors
+/// As `prctl(2)`. Options that take addresses are refused with `EINVAL` so that this stays safe.
+pub fn prctl(option: i32, a: u64, b: u64, c: u64, d: u64) -> Result<i32> {
+    let plain = matches!(
+        option,
+        libc::PR_SET_PDEATHSIG
+            | libc::PR_SET_DUMPABLE
+            | libc::PR_SET_KEEPCAPS
+            | libc::PR_CAPBSET_READ
+            | libc::PR_CAPBSET_DROP
+            | libc::PR_CAP_AMBIENT
+            | libc::PR_SET_NO_NEW_PRIVS
+            | libc::PR_GET_NO_NEW_PRIVS
+            | libc::PR_SET_CHILD_SUBREAPER
+            | libc::PR_SET_SECUREBITS
+            | libc::PR_GET_DUMPABLE
+    );
+    if !plain {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: none of the options above reads or writes memory of ours.
+    check(unsafe { libc::prctl(option, a, b, c, d) }.into()).map(|value| value as i32)
+}
+
+/// Names the calling thread (`PR_SET_NAME`), as `ps` shows it; at most 15 bytes count.
+pub fn set_name(name: &CStr) {
+    // SAFETY: a NUL-terminated string that outlives the call; it cannot fail for a valid pointer.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// Sets the supplementary groups of the calling thread, which is the only one.
+///
+/// # Errors
+/// `EPERM` without `CAP_SETGID` or where `/proc/self/setgroups` says `deny`.
+pub fn setgroups(groups: &[libc::gid_t]) -> Result<()> {
+    // SAFETY: a buffer of the length given. The raw call is right in a single-threaded process.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
+}
+
+/// Sets real, effective and saved group ids.
+///
+/// # Errors
+/// `EPERM` without `CAP_SETGID`, `EINVAL` for an id that the user namespace does not map.
+pub fn setresgid(gid: libc::gid_t) -> Result<()> {
+    // SAFETY: no memory is passed. The raw call is right in a single-threaded process.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+}
+
+/// Sets real, effective and saved user ids.
+///
+/// # Errors
+/// `EPERM` without `CAP_SETUID`, `EINVAL` for an id that the user namespace does not map.
+pub fn setresuid(uid: libc::uid_t) -> Result<()> {
+    // SAFETY: no memory is passed. The raw call is right in a single-threaded process.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// Sets the calling thread's effective, permitted and inheritable capabilities as bit masks (`capset(2)`).
+///
+/// # Errors
+/// `EPERM` for a capability that may not be gained.
+pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = Header { version: VERSION_3, pid: 0 };
+    let low = |mask: u64| mask as u32;
+    let high = |mask: u64| (mask >> 32) as u32;
+    let data = [low(effective), low(permitted), low(inheritable), high(effective), high(permitted), high(inheritable)];
+    // SAFETY: a version-3 header and its two data elements of three words each.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
+}
+
+/// Limits a resource of the calling process (`prlimit64(2)`); `resource` is `RLIMIT_*`.
+///
+/// # Errors
+/// `EPERM` for a hard limit above the present one without `CAP_SYS_RESOURCE`, `EINVAL` where soft is above hard.
+pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: one valid rlimit64; nothing is read back.
+    check(unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, std::ptr::null_mut::<libc::rlimit64>())
+    })
+    .map(drop)
+}
+
+/// `struct sched_attr` of `sched_setattr(2)`, first version (48 bytes).
+#[repr(C)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct SchedAttr {
+    /// Size of this structure, filled in by [`sched_setattr`].
+    pub size: u32,
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub flags: u64,
+    /// For `SCHED_OTHER` and `SCHED_BATCH`.
+    pub nice: i32,
+    /// For `SCHED_FIFO` and `SCHED_RR`.
+    pub priority: u32,
+    /// For `SCHED_DEADLINE`, nanoseconds.
+    pub runtime: u64,
+    /// For `SCHED_DEADLINE`, nanoseconds.
+    pub deadline: u64,
+    /// For `SCHED_DEADLINE`, nanoseconds.
+    pub period: u64,
+}
+
+/// `sched_setattr(2)` of the calling thread.
+///
+/// # Errors
+/// As `sched_setattr(2)`.
+pub fn sched_setattr(attr: SchedAttr) -> Result<()> {
+    let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..attr };
+    // SAFETY: a sched_attr that says its own size.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) }).map(drop)
+}
+
+/// `ioprio_set(2)` of the calling thread; `value` is class << 13 | priority.
+///
+/// # Errors
+/// As `ioprio_set(2)`.
+pub fn ioprio_set(value: i32) -> Result<()> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) }).map(drop)
+}
+
+/// `personality(2)`: the execution domain and its flags.
+///
+/// # Errors
+/// As `personality(2)`.
+pub fn personality(persona: u64) -> Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::personality(persona) }.into()).map(drop)
+}
+
+/// Joins a new session keyring of the name given (`KEYCTL_JOIN_SESSION_KEYRING`); its serial number.
+///
+/// # Errors
+/// `ENOSYS` without keyrings, `EDQUOT` where the user has too many keys.
+pub fn join_session_keyring(name: &CStr) -> Result<i32> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a NUL-terminated string that outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) }).map(|id| id as i32)
+}
+
+/// Sets the file mode creation mask; the old one.
+pub fn umask(mask: u32) -> u32 {
+    // SAFETY: no memory is passed; it cannot fail.
+    unsafe { libc::umask(mask) }
+}
+
+/// Makes the caller the leader of a new session.
+///
+/// # Errors
+/// `EPERM` where it already leads a process group.
+pub fn setsid() -> Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::setsid() }.into()).map(drop)
+}
+
+/// Puts `fd` at the number `target` (inherited by exec); where it is there already, only clears close-on-exec.
+///
+/// # Errors
+/// As `dup3(2)`.
+pub fn dup_to(fd: BorrowedFd<'_>, target: i32) -> Result<()> {
+    if fd.as_raw_fd() == target {
+        return keep_on_exec(fd);
+    }
+    // SAFETY: a valid descriptor. Callers name 0, 1, 2 or numbers they have planned for; an `OwnedFd`
+    // of this process at `target` would silently change what it names, as with any dup2.
+    check(unsafe { libc::dup3(fd.as_raw_fd(), target, 0) }.into()).map(drop)
+}
