@@ -1,1 +1,3 @@
 //! config.json: loading, validation, defaults and features.
+
+pub mod mount_options;
