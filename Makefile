@@ -1,0 +1,111 @@
+# rustbox: `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# A fresh root shell may not have rustup's directory on its PATH.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+bindir = $(DESTDIR)$(PREFIX)/bin
+sharedir = $(DESTDIR)$(PREFIX)/share
+
+# `.cargo/config.toml` names the host as the target, so cargo adds its name to the path.
+HOST = $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
+BIN = $(abspath $(TARGET_DIR))/$(HOST)/release/rustbox
+
+SUBMISSION = bundles/examples/sum
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+.PHONY: deps
+deps: ## install what a build and a judged run need, if missing
+	@integration/ci/need gcc:gcc g++:g++ /usr/include/seccomp.h:libseccomp-dev python3:python3
+	@integration/ci/rust
+
+.PHONY: deps-test
+deps-test: deps ## install what the tests need, if missing
+	@integration/ci/need /var/lib/dpkg/info/busybox-static.list:busybox-static crun:crun runc:runc strace:strace \
+		newuidmap:uidmap ip:iproute2 mkfs.ext4:e2fsprogs jq:jq
+
+.PHONY: deps-bench
+deps-bench: deps ## install what the benches need, if missing
+	@integration/ci/need /var/lib/dpkg/info/busybox-static.list:busybox-static crun:crun runc:runc bwrap:bubblewrap \
+		hyperfine:hyperfine strace:strace
+
+.PHONY: build
+build: deps ## build the release binary
+	cargo build --release --locked
+
+.PHONY: run
+run: build ## judge an example submission: a C++ program that adds two numbers
+	$(BIN) run --source $(SUBMISSION)/sum.cpp --stdin $(SUBMISSION)/input.txt
+
+.PHONY: test
+test: deps-test ## run all tests; the last line sums them up
+	integration/ci/test
+
+.PHONY: bench
+bench: deps-bench build ## measure against crun, runc and bwrap; writes docs/benchmarks.md and .svg
+	RUSTBOX_BIN=$(BIN) integration/bench/bench
+
+.PHONY: lint
+lint: deps ## check formatting, clippy, and (if installed) cargo-deny and shellcheck
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	if command -v shellcheck >/dev/null; then shellcheck .ci/run integration/ci/{need,rust,test}; fi
+	if command -v cargo-deny >/dev/null; then cargo deny --locked check; else echo "cargo-deny: not installed, see make deny"; fi
+
+.PHONY: deny
+deny: deps ## check licences, advisories and sources, installing cargo-deny if missing (minutes)
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --locked check
+
+.PHONY: fmt
+fmt: ## format the code
+	cargo fmt
+
+.PHONY: doc
+doc: deps ## build the API documentation
+	cargo doc --locked --no-deps --document-private-items
+
+.PHONY: man
+man: build ## write the man pages to target/man
+	mkdir -p target/man
+	$(BIN) man --dir target/man
+
+.PHONY: completions
+completions: build ## write the shell completions to target/completions
+	mkdir -p target/completions
+	$(BIN) completions bash >target/completions/rustbox.bash
+	$(BIN) completions zsh >target/completions/_rustbox
+	$(BIN) completions fish >target/completions/rustbox.fish
+
+.PHONY: install
+install: man completions ## install to $(DESTDIR)$(PREFIX)
+	install -Dm755 $(BIN) $(bindir)/rustbox
+	install -d $(sharedir)/man/man1
+	install -m644 target/man/*.1 $(sharedir)/man/man1/
+	install -Dm644 target/completions/rustbox.bash $(sharedir)/bash-completion/completions/rustbox
+	install -Dm644 target/completions/_rustbox $(sharedir)/zsh/site-functions/_rustbox
+	install -Dm644 target/completions/rustbox.fish $(sharedir)/fish/vendor_completions.d/rustbox.fish
+	rm -rf $(sharedir)/rustbox/bundles
+	install -d $(sharedir)/rustbox
+	cp -r bundles $(sharedir)/rustbox/bundles
+
+.PHONY: uninstall
+uninstall: ## remove what install put there
+	rm -f $(bindir)/rustbox $(sharedir)/man/man1/rustbox.1 $(sharedir)/man/man1/rustbox-*.1
+	rm -f $(sharedir)/bash-completion/completions/rustbox $(sharedir)/zsh/site-functions/_rustbox
+	rm -f $(sharedir)/fish/vendor_completions.d/rustbox.fish
+	rm -rf $(sharedir)/rustbox
+
+.PHONY: clean
+clean: ## remove what was built
+	cargo clean
