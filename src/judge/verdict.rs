@@ -1,0 +1,472 @@
+//! From evidence to verdict: a pure function, the first matching rule decides.
+//!
+//! | rule | condition | verdict |
+//! |---|---|---|
+//! | 0 | set-up or exec failed, evidence missing, supervisor lost, cancelled, not proved gone | IE |
+//! | 1 | OOM kill without the sandbox's own limit being hit, or that cannot be told apart | IE, retryable |
+//! | 2 | compile step failed | CE |
+//! | 3 | forbidden call, by the notification record | SV |
+//! | 4 | OOM kill at the own limit, whatever the exit code | MLE |
+//! | 5 | exec died before user mode and the image exceeds the memory limit | MLE |
+//! | 6 | killed by the judge: output, abuse, CPU, wall (PLE if the pids limit was hit before the wall kill) | OLE ABUSE TLE PLE |
+//! | 7 | over a time limit in the end, even with exit 0 | TLE |
+//! | 8 | SIGXFSZ, or an abnormal end with a file or a work tmpfs at its limit | FSE |
+//! | 9 | pids limit hit and abnormal end | PLE |
+//! | 10 | killed by a signal | SIG |
+//! | 11 | non-zero exit | RE |
+//! | 12 | otherwise | OK |
+
+use serde::{Deserialize, Serialize};
+
+use super::evidence::{Evidence, FaultKind, KillCause, Oom, WaitStatus};
+use super::limits::Limits;
+
+/// The verdicts. `WA` and `PE` come from a checker, never from [`classify`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[allow(missing_docs)]
+pub enum Status {
+    Ok,
+    Ce,
+    Tle,
+    Mle,
+    Re,
+    Sig,
+    Ple,
+    Fse,
+    Ole,
+    Sv,
+    Abuse,
+    Ie,
+    Wa,
+    Pe,
+}
+
+impl Status {
+    /// As it is written in the JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Ok => "OK",
+            Status::Ce => "CE",
+            Status::Tle => "TLE",
+            Status::Mle => "MLE",
+            Status::Re => "RE",
+            Status::Sig => "SIG",
+            Status::Ple => "PLE",
+            Status::Fse => "FSE",
+            Status::Ole => "OLE",
+            Status::Sv => "SV",
+            Status::Abuse => "ABUSE",
+            Status::Ie => "IE",
+            Status::Wa => "WA",
+            Status::Pe => "PE",
+        }
+    }
+
+    /// The exit status of `rustbox run` for this verdict: 0 OK, 3 IE, 1 any other.
+    pub fn exit_status(self) -> i32 {
+        match self {
+            Status::Ok => 0,
+            Status::Ie => 3,
+            _ => 1,
+        }
+    }
+}
+
+/// Who decided the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Actor {
+    Judge,
+    Kernel,
+    Payload,
+    Runtime,
+}
+
+/// The cause beside the verdict. A contract: names are never changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Cause {
+    NormalExit,
+    ReNonzeroExit,
+    ReFatalSignal,
+    TleCpuJudge,
+    TleCpuKernel,
+    TleWallJudge,
+    MleKernelOom,
+    MleExec,
+    OleOutput,
+    FseLimitExceeded,
+    PleCgroupPids,
+    SvSeccomp,
+    AbusePidsRate,
+    AbuseSignalRate,
+    AbuseExecRate,
+    AbuseDescriptors,
+    CeNonzeroExit,
+    CeFatalSignal,
+    CeTimeLimit,
+    CeMemoryLimit,
+    CeOutputLimit,
+    CeFileSizeLimit,
+    CeProcessLimit,
+    CeForbiddenCall,
+    CeAbuse,
+    CeNoArtefact,
+    IeSetupFailed,
+    IeExecFailed,
+    IeEvidenceMissing,
+    IeSupervisorLost,
+    IeCancelled,
+    IeNotProvedGone,
+    IeHostOom,
+    IeOomAmbiguous,
+}
+
+impl Cause {
+    /// One line for a person.
+    pub fn explain(self) -> &'static str {
+        match self {
+            Cause::NormalExit => "exited with 0",
+            Cause::ReNonzeroExit => "exited with a non-zero code",
+            Cause::ReFatalSignal => "killed by a signal",
+            Cause::TleCpuJudge => "CPU time limit exceeded",
+            Cause::TleCpuKernel => "CPU time limit exceeded (RLIMIT_CPU)",
+            Cause::TleWallJudge => "wall time limit exceeded",
+            Cause::MleKernelOom => "memory limit exceeded",
+            Cause::MleExec => "the program's image is larger than the memory limit",
+            Cause::OleOutput => "output limit exceeded",
+            Cause::FseLimitExceeded => "file size or disk space limit exceeded",
+            Cause::PleCgroupPids => "process limit exceeded",
+            Cause::SvSeccomp => "forbidden system call",
+            Cause::AbusePidsRate => "abuse: processes created far beyond the limit",
+            Cause::AbuseSignalRate => "abuse: signal storm",
+            Cause::AbuseExecRate => "abuse: exec churn",
+            Cause::AbuseDescriptors => "abuse: descriptors exhausted",
+            Cause::CeNonzeroExit => "the compiler reported errors",
+            Cause::CeFatalSignal => "the compiler was killed by a signal",
+            Cause::CeTimeLimit => "the compiler exceeded its time limit",
+            Cause::CeMemoryLimit => "the compiler exceeded its memory limit",
+            Cause::CeOutputLimit => "the compiler exceeded its output limit",
+            Cause::CeFileSizeLimit => "the compiler exceeded its file size limit",
+            Cause::CeProcessLimit => "the compiler exceeded its process limit",
+            Cause::CeForbiddenCall => "the compiler made a forbidden system call",
+            Cause::CeAbuse => "the compiler was stopped for abuse",
+            Cause::CeNoArtefact => "the compiler left no program",
+            Cause::IeSetupFailed => "the sandbox could not be set up",
+            Cause::IeExecFailed => "the program could not be executed",
+            Cause::IeEvidenceMissing => "evidence is missing",
+            Cause::IeSupervisorLost => "the sandbox's init was lost",
+            Cause::IeCancelled => "cancelled",
+            Cause::IeNotProvedGone => "the sandbox could not be proved gone",
+            Cause::IeHostOom => "killed for want of memory outside the sandbox",
+            Cause::IeOomAmbiguous => "killed for want of memory, inside or outside the sandbox",
+        }
+    }
+
+    /// Whether the same run may well end differently on a healthier machine.
+    pub fn retryable(self) -> bool {
+        matches!(
+            self,
+            Cause::IeHostOom | Cause::IeOomAmbiguous | Cause::IeSupervisorLost | Cause::IeCancelled
+        )
+    }
+}
+
+/// What [`classify`] says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The verdict.
+    pub status: Status,
+    /// Why.
+    pub cause: Cause,
+    /// Who ended it.
+    pub actor: Actor,
+    /// The rule that matched, 0–12.
+    pub rule: u8,
+    /// Whether trying again makes sense.
+    pub retryable: bool,
+    /// In words, where there is more to say: the missing evidence, the forbidden call, what remains.
+    pub detail: Option<String>,
+    /// What the verdict would have been without the internal error.
+    pub provisional: Option<Box<Verdict>>,
+}
+
+impl Verdict {
+    fn new(rule: u8, status: Status, cause: Cause, actor: Actor) -> Self {
+        Verdict {
+            status,
+            cause,
+            actor,
+            rule,
+            retryable: cause.retryable(),
+            detail: None,
+            provisional: None,
+        }
+    }
+
+    fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+}
+
+/// The verdict that the evidence supports. Total: every evidence has exactly one verdict.
+pub fn classify(evidence: &Evidence, limits: &Limits) -> Verdict {
+    match internal_error(evidence) {
+        None => judged(evidence, limits),
+        Some(mut error) => {
+            // Kept only when there is something to judge; never itself an internal error of rule 0.
+            if evidence.fault.is_none() && missing(evidence).is_none() {
+                error.provisional = Some(Box::new(judged(evidence, limits)));
+            }
+            error
+        }
+    }
+}
+
+/// Rule 0.
+fn internal_error(e: &Evidence) -> Option<Verdict> {
+    let ie = |cause| Verdict::new(0, Status::Ie, cause, Actor::Runtime);
+    if let Some(fault) = &e.fault {
+        let cause = match fault.kind {
+            FaultKind::Setup => Cause::IeSetupFailed,
+            FaultKind::Exec => Cause::IeExecFailed,
+            FaultKind::SupervisorLost => Cause::IeSupervisorLost,
+            FaultKind::Cancelled => Cause::IeCancelled,
+        };
+        return Some(ie(cause).detail(&fault.message));
+    }
+    if e.kill
+        .as_ref()
+        .is_some_and(|kill| kill.cause == KillCause::Cancelled)
+    {
+        return Some(ie(Cause::IeCancelled));
+    }
+    if let Some(compile) = &e.compile {
+        if compile.verdict.status == Status::Ie {
+            return Some(Verdict {
+                provisional: None,
+                ..(*compile.verdict).clone()
+            });
+        }
+    }
+    if let Some(what) = missing(e) {
+        return Some(ie(Cause::IeEvidenceMissing).detail(format!("{what} is unknown")));
+    }
+    match &e.cleanup {
+        Some(cleanup) if cleanup.proved => None,
+        Some(cleanup) => Some(ie(Cause::IeNotProvedGone).detail(cleanup.left.join("; "))),
+        None => Some(ie(Cause::IeNotProvedGone).detail("no proof was made")),
+    }
+}
+
+/// The first piece of evidence that an enforced control should have given and did not.
+fn missing(e: &Evidence) -> Option<&'static str> {
+    if compile_failed(e) {
+        return None; // the run step never was
+    }
+    let enforced = |control: &str| {
+        !e.control_degraded
+            .iter()
+            .any(|degraded| degraded == control)
+    };
+    if e.payload.wait_status.is_none() {
+        return Some("the payload's wait status");
+    }
+    if e.payload.wall_us.is_none() {
+        return Some("the wall time");
+    }
+    if e.streams.stdout_bytes.is_none() || e.streams.stderr_bytes.is_none() {
+        return Some("the size of the output");
+    }
+    if cpu_us(e).is_none() || (enforced("cpuacct") && e.cgroup.cpu_us.is_none()) {
+        return Some("the CPU time");
+    }
+    let oom_known = match &e.cgroup.oom {
+        Oom::Unknown => false,
+        Oom::V1 { kills, .. } | Oom::V2 { kills, .. } => kills.is_some(),
+    };
+    if enforced("memory") && !oom_known {
+        return Some("the count of OOM kills");
+    }
+    if enforced("pids") && e.cgroup.pids_limit_hits.is_none() {
+        return Some("the count of pids limit hits");
+    }
+    if e.seccomp.is_none()
+        && e.kill
+            .as_ref()
+            .is_some_and(|kill| kill.cause == KillCause::Seccomp)
+    {
+        return Some("the forbidden call");
+    }
+    None
+}
+
+fn cpu_us(e: &Evidence) -> Option<u64> {
+    e.cgroup.cpu_us.or(e.payload.rusage_cpu_us)
+}
+
+fn compile_failed(e: &Evidence) -> bool {
+    e.compile
+        .as_ref()
+        .is_some_and(|c| c.verdict.status != Status::Ok || c.artefact != Some(true))
+}
+
+/// Whose out-of-memory kill it was.
+#[derive(PartialEq)]
+enum OomKill {
+    None,
+    Own,
+    Host,
+    Ambiguous,
+}
+
+fn oom_kill(oom: &Oom) -> OomKill {
+    match *oom {
+        Oom::Unknown => OomKill::None,
+        Oom::V1 {
+            kills,
+            event_fired,
+            failcnt,
+        } => match (kills.unwrap_or(0), event_fired, failcnt) {
+            (0, _, _) => OomKill::None,
+            (_, _, Some(0)) => OomKill::Host,
+            (_, Some(true), Some(_)) => OomKill::Own,
+            _ => OomKill::Ambiguous,
+        },
+        Oom::V2 { kills, local_oom } => match (kills.unwrap_or(0), local_oom) {
+            (0, _) => OomKill::None,
+            (_, Some(0)) => OomKill::Host,
+            (_, Some(_)) => OomKill::Own,
+            (_, None) => OomKill::Ambiguous,
+        },
+    }
+}
+
+/// Rules 1 to 12, in order.
+fn judged(e: &Evidence, limits: &Limits) -> Verdict {
+    use Actor::*;
+    let status = e.payload.wait_status;
+    let signal = status.and_then(WaitStatus::signal);
+    let normal = status.and_then(WaitStatus::code) == Some(0);
+    let pids_limit_hits = e.cgroup.pids_limit_hits.unwrap_or(0);
+    let oom = oom_kill(&e.cgroup.oom);
+
+    if oom == OomKill::Host {
+        return Verdict::new(1, Status::Ie, Cause::IeHostOom, Kernel);
+    }
+    if oom == OomKill::Ambiguous {
+        return Verdict::new(1, Status::Ie, Cause::IeOomAmbiguous, Kernel);
+    }
+    if compile_failed(e) {
+        return compile_error(e);
+    }
+    if let Some(call) = &e.seccomp {
+        let name = call.name.as_deref().unwrap_or("system call");
+        return Verdict::new(3, Status::Sv, Cause::SvSeccomp, Judge)
+            .detail(format!("{name} ({})", call.number));
+    }
+    if oom == OomKill::Own {
+        return Verdict::new(4, Status::Mle, Cause::MleKernelOom, Kernel);
+    }
+    let oversized = e
+        .payload
+        .image_bytes
+        .is_some_and(|bytes| bytes > limits.memory_bytes);
+    if oversized && e.payload.entered_user_mode == Some(false) && !normal {
+        return Verdict::new(5, Status::Mle, Cause::MleExec, Kernel);
+    }
+    if let Some(kill) = &e.kill {
+        let pids_first = kill.pids_limit_hits.unwrap_or(0) > 0;
+        let verdict = match kill.cause {
+            KillCause::Stdout => Some((Status::Ole, Cause::OleOutput)),
+            KillCause::Stderr => Some((Status::Ole, Cause::OleOutput)),
+            KillCause::PidsRate => Some((Status::Abuse, Cause::AbusePidsRate)),
+            KillCause::SignalRate => Some((Status::Abuse, Cause::AbuseSignalRate)),
+            KillCause::ExecRate => Some((Status::Abuse, Cause::AbuseExecRate)),
+            KillCause::Descriptors => Some((Status::Abuse, Cause::AbuseDescriptors)),
+            KillCause::CpuTime => Some((Status::Tle, Cause::TleCpuJudge)),
+            KillCause::WallTime if pids_first => Some((Status::Ple, Cause::PleCgroupPids)),
+            KillCause::WallTime => Some((Status::Tle, Cause::TleWallJudge)),
+            KillCause::Seccomp | KillCause::Cancelled => None,
+        };
+        if let Some((status, cause)) = verdict {
+            return Verdict::new(6, status, cause, Judge);
+        }
+    }
+    let cpu = cpu_us(e).unwrap_or(0);
+    let cpu_limit = limits.cpu_time_ms * 1000;
+    if signal == Some(libc::SIGXCPU) && cpu >= cpu_limit {
+        return Verdict::new(7, Status::Tle, Cause::TleCpuKernel, Kernel);
+    }
+    if cpu > cpu_limit {
+        return Verdict::new(7, Status::Tle, Cause::TleCpuJudge, Judge);
+    }
+    if e.payload
+        .wall_us
+        .is_some_and(|wall| wall > limits.wall_time_ms * 1000)
+    {
+        return Verdict::new(7, Status::Tle, Cause::TleWallJudge, Judge);
+    }
+    let full = [
+        e.files.at_size_limit,
+        e.files.no_free_blocks,
+        e.files.no_free_inodes,
+    ]
+    .contains(&Some(true));
+    if signal == Some(libc::SIGXFSZ) || (full && !normal) {
+        return Verdict::new(8, Status::Fse, Cause::FseLimitExceeded, Kernel);
+    }
+    if pids_limit_hits > 0 && !normal {
+        return Verdict::new(9, Status::Ple, Cause::PleCgroupPids, Kernel);
+    }
+    if let Some(signal) = signal {
+        return Verdict::new(10, Status::Sig, Cause::ReFatalSignal, Payload)
+            .detail(signal_name(signal));
+    }
+    if !normal {
+        return Verdict::new(11, Status::Re, Cause::ReNonzeroExit, Payload);
+    }
+    Verdict::new(12, Status::Ok, Cause::NormalExit, Payload)
+}
+
+/// Rule 2: the compiler's own verdict becomes the cause's detail.
+fn compile_error(e: &Evidence) -> Verdict {
+    let own = e.compile.as_ref().map(|compile| &compile.verdict);
+    let cause = match own.map(|verdict| verdict.status) {
+        Some(Status::Sig) => Cause::CeFatalSignal,
+        Some(Status::Tle) => Cause::CeTimeLimit,
+        Some(Status::Mle) => Cause::CeMemoryLimit,
+        Some(Status::Ole) => Cause::CeOutputLimit,
+        Some(Status::Fse) => Cause::CeFileSizeLimit,
+        Some(Status::Ple) => Cause::CeProcessLimit,
+        Some(Status::Sv) => Cause::CeForbiddenCall,
+        Some(Status::Abuse) => Cause::CeAbuse,
+        Some(Status::Ok) => Cause::CeNoArtefact,
+        _ => Cause::CeNonzeroExit,
+    };
+    let verdict = Verdict::new(2, Status::Ce, cause, Actor::Payload);
+    match own {
+        Some(own) => verdict.detail(format!(
+            "compile step: {} ({})",
+            own.status.as_str(),
+            own.cause.explain()
+        )),
+        None => verdict,
+    }
+}
+
+/// `SIGSEGV`, or the number where it has no name.
+pub fn signal_name(signal: i32) -> String {
+    match nix::sys::signal::Signal::try_from(signal) {
+        Ok(signal) => signal.as_str().to_owned(),
+        Err(_) => format!("signal {signal}"),
+    }
+}
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;
