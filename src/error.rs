@@ -72,11 +72,7 @@ pub enum Error {
 impl Error {
     /// A failed system call: `Error::sys("open", path, errno)`.
     pub fn sys(step: &'static str, object: impl std::fmt::Display, errno: Errno) -> Self {
-        Error::Sys {
-            step,
-            object: object.to_string(),
-            errno,
-        }
+        Error::Sys { step, object: object.to_string(), errno }
     }
 
     /// A failed I/O operation of the standard library.
@@ -89,18 +85,12 @@ impl Error {
 
     /// An invalid document: `Error::config("$.root.path", "is empty")`.
     pub fn config(pointer: impl Into<String>, reason: impl Into<String>) -> Self {
-        Error::Config {
-            pointer: pointer.into(),
-            reason: reason.into(),
-        }
+        Error::Config { pointer: pointer.into(), reason: reason.into() }
     }
 
     /// A container in the wrong state.
     pub fn state(id: &str, reason: impl Into<String>) -> Self {
-        Error::State {
-            id: id.to_owned(),
-            reason: reason.into(),
-        }
+        Error::State { id: id.to_owned(), reason: reason.into() }
     }
 
     /// The errno at the root of the chain, where there is one.
@@ -121,10 +111,7 @@ pub trait Context<T> {
 
 impl<T> Context<T> for Result<T> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|source| Error::Context {
-            context: what(),
-            source: Box::new(source),
-        })
+        self.map_err(|source| Error::Context { context: what(), source: Box::new(source) })
     }
 }
 

@@ -105,14 +105,9 @@ impl WaitStatus {
     pub fn from_raw(status: i32) -> Option<Self> {
         let signal = status & 0x7f;
         match signal {
-            0 => Some(WaitStatus::Exited {
-                code: status >> 8 & 0xff,
-            }),
+            0 => Some(WaitStatus::Exited { code: status >> 8 & 0xff }),
             0x7f => None,
-            _ => Some(WaitStatus::Signaled {
-                signal,
-                core: status & 0x80 != 0,
-            }),
+            _ => Some(WaitStatus::Signaled { signal, core: status & 0x80 != 0 }),
         }
     }
 
@@ -298,28 +293,10 @@ mod tests {
 
     #[test]
     fn raw_wait_statuses_are_never_folded() {
-        assert_eq!(
-            WaitStatus::from_raw(0),
-            Some(WaitStatus::Exited { code: 0 })
-        );
-        assert_eq!(
-            WaitStatus::from_raw(137 << 8),
-            Some(WaitStatus::Exited { code: 137 })
-        );
-        assert_eq!(
-            WaitStatus::from_raw(9),
-            Some(WaitStatus::Signaled {
-                signal: 9,
-                core: false
-            })
-        );
-        assert_eq!(
-            WaitStatus::from_raw(11 | 0x80),
-            Some(WaitStatus::Signaled {
-                signal: 11,
-                core: true
-            })
-        );
+        assert_eq!(WaitStatus::from_raw(0), Some(WaitStatus::Exited { code: 0 }));
+        assert_eq!(WaitStatus::from_raw(137 << 8), Some(WaitStatus::Exited { code: 137 }));
+        assert_eq!(WaitStatus::from_raw(9), Some(WaitStatus::Signaled { signal: 9, core: false }));
+        assert_eq!(WaitStatus::from_raw(11 | 0x80), Some(WaitStatus::Signaled { signal: 11, core: true }));
         assert_eq!(WaitStatus::from_raw(0x137f), None);
     }
 
@@ -328,9 +305,6 @@ mod tests {
         let json = serde_json::to_value(Evidence::default()).unwrap();
         assert!(json["payload"]["wait_status"].is_null());
         assert!(json["cgroup"]["cpu_us"].is_null());
-        assert_eq!(
-            serde_json::from_value::<Evidence>(json).unwrap(),
-            Evidence::default()
-        );
+        assert_eq!(serde_json::from_value::<Evidence>(json).unwrap(), Evidence::default());
     }
 }

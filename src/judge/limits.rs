@@ -112,14 +112,10 @@ impl LimitSource {
             let Some(name) = key.strip_prefix(ANNOTATION_PREFIX) else {
                 continue;
             };
-            let known = source
-                .set(name, value)
-                .map_err(|reason| Error::config(format!("$.annotations['{key}']"), reason))?;
+            let known =
+                source.set(name, value).map_err(|reason| Error::config(format!("$.annotations['{key}']"), reason))?;
             if !known {
-                return Err(Error::config(
-                    format!("$.annotations['{key}']"),
-                    "is not a limit that rustbox knows",
-                ));
+                return Err(Error::config(format!("$.annotations['{key}']"), "is not a limit that rustbox knows"));
             }
         }
         Ok(source)
@@ -179,12 +175,7 @@ impl LimitSource {
         let memory_bytes = self.memory.unwrap_or(256 * MIB);
         let limits = Limits {
             cpu_time_ms,
-            wall_time_ms: self.wall_time.unwrap_or(
-                cpu_time_ms
-                    .saturating_mul(3)
-                    .saturating_add(1000)
-                    .min(MAX_TIME_MS),
-            ),
+            wall_time_ms: self.wall_time.unwrap_or(cpu_time_ms.saturating_mul(3).saturating_add(1000).min(MAX_TIME_MS)),
             extra_time_ms: self.extra_time.unwrap_or(0),
             memory_bytes,
             processes: self.processes.unwrap_or(64),
@@ -201,45 +192,30 @@ impl LimitSource {
 impl Limits {
     /// Refuses what cannot work, naming the option.
     fn validate(&self) -> Result<()> {
-        let refuse =
-            |option: &str, reason: String| Err(Error::Usage(format!("`--{option}` {reason}")));
+        let refuse = |option: &str, reason: String| Err(Error::Usage(format!("`--{option}` {reason}")));
         for (option, value) in [("time", self.cpu_time_ms), ("wall-time", self.wall_time_ms)] {
             if value == 0 {
                 return refuse(option, "must be at least 1 ms".into());
             }
         }
-        for (option, value) in [
-            ("time", self.cpu_time_ms),
-            ("wall-time", self.wall_time_ms),
-            ("extra-time", self.extra_time_ms),
-        ] {
+        for (option, value) in
+            [("time", self.cpu_time_ms), ("wall-time", self.wall_time_ms), ("extra-time", self.extra_time_ms)]
+        {
             if value > MAX_TIME_MS {
                 return refuse(option, "must be at most a week".into());
             }
         }
         if self.memory_bytes < MIN_MEMORY {
-            return refuse(
-                "memory",
-                format!("must be at least 1 MiB, not {} bytes", self.memory_bytes),
-            );
+            return refuse("memory", format!("must be at least 1 MiB, not {} bytes", self.memory_bytes));
         }
         if self.stack_bytes < MIN_STACK {
-            return refuse(
-                "stack",
-                format!("must be at least 128 KiB, not {} bytes", self.stack_bytes),
-            );
+            return refuse("stack", format!("must be at least 128 KiB, not {} bytes", self.stack_bytes));
         }
         if !(1..=1 << 22).contains(&self.processes) {
-            return refuse(
-                "processes",
-                format!("must be between 1 and 4194304, not {}", self.processes),
-            );
+            return refuse("processes", format!("must be between 1 and 4194304, not {}", self.processes));
         }
         if !(4..=1 << 20).contains(&self.open_files) {
-            return refuse(
-                "open-files",
-                format!("must be between 4 and 1048576, not {}", self.open_files),
-            );
+            return refuse("open-files", format!("must be between 4 and 1048576, not {}", self.open_files));
         }
         for (option, value) in [
             ("memory", self.memory_bytes),
@@ -268,9 +244,7 @@ pub fn parse_time(text: &str) -> Result<u64, String> {
             Ok((value * per_unit - 1e-6).ceil().max(0.0) as u64)
         }
         Ok(_) if plain => Err(format!("`{text}` is longer than a week")),
-        _ => Err(format!(
-            "`{text}` is not a time such as `1.5`, `2s` or `500ms`"
-        )),
+        _ => Err(format!("`{text}` is not a time such as `1.5`, `2s` or `500ms`")),
     }
 }
 
@@ -295,9 +269,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 fn parse_count(text: &str) -> Result<u64, String> {
-    text.trim()
-        .parse()
-        .map_err(|_| format!("`{text}` is not a whole number"))
+    text.trim().parse().map_err(|_| format!("`{text}` is not a whole number"))
 }
 
 /// `language.toml` writes limits as the command line does; plain numbers are accepted too.
@@ -324,15 +296,11 @@ mod de {
         parse(&text).map(Some).map_err(D::Error::custom)
     }
 
-    pub(super) fn time<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<u64>, D::Error> {
+    pub(super) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
         read(deserializer, super::parse_time)
     }
 
-    pub(super) fn size<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<u64>, D::Error> {
+    pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
         read(deserializer, super::parse_size)
     }
 }
@@ -343,29 +311,12 @@ mod tests {
 
     #[test]
     fn times_are_seconds_unless_a_unit_says_otherwise() {
-        for (text, ms) in [
-            ("1.5", 1500),
-            ("2", 2000),
-            ("2s", 2000),
-            ("500ms", 500),
-            ("0.0001", 1),
-            ("0.001", 1),
-            ("0", 0),
-        ] {
+        for (text, ms) in
+            [("1.5", 1500), ("2", 2000), ("2s", 2000), ("500ms", 500), ("0.0001", 1), ("0.001", 1), ("0", 0)]
+        {
             assert_eq!(parse_time(text), Ok(ms), "{text}");
         }
-        for text in [
-            "",
-            "s",
-            "-1",
-            "1h",
-            "NaN",
-            "inf",
-            "1e3",
-            "1.2.3",
-            "0x10",
-            "9999999999",
-        ] {
+        for text in ["", "s", "-1", "1h", "NaN", "inf", "1e3", "1.2.3", "0x10", "9999999999"] {
             assert!(parse_time(text).is_err(), "{text}");
         }
     }
@@ -383,16 +334,7 @@ mod tests {
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        for text in [
-            "",
-            "M",
-            "-1",
-            "1.5M",
-            "1X",
-            "99999999999999999999",
-            "9999999999G",
-            "1MM",
-        ] {
+        for text in ["", "M", "-1", "1.5M", "1X", "99999999999999999999", "9999999999G", "1MM"] {
             assert!(parse_size(text).is_err(), "{text}");
         }
     }
@@ -400,25 +342,9 @@ mod tests {
     #[test]
     fn defaults_follow_from_each_other() {
         let limits = LimitSource::default().resolve().unwrap();
-        assert_eq!(
-            (
-                limits.cpu_time_ms,
-                limits.wall_time_ms,
-                limits.extra_time_ms
-            ),
-            (2000, 7000, 0)
-        );
-        assert_eq!(
-            (limits.memory_bytes, limits.stack_bytes),
-            (256 * MIB, 64 * MIB)
-        );
-        let small = LimitSource {
-            memory: Some(16 * MIB),
-            time: Some(500),
-            ..Default::default()
-        }
-        .resolve()
-        .unwrap();
+        assert_eq!((limits.cpu_time_ms, limits.wall_time_ms, limits.extra_time_ms), (2000, 7000, 0));
+        assert_eq!((limits.memory_bytes, limits.stack_bytes), (256 * MIB, 64 * MIB));
+        let small = LimitSource { memory: Some(16 * MIB), time: Some(500), ..Default::default() }.resolve().unwrap();
         assert_eq!((small.stack_bytes, small.wall_time_ms), (16 * MIB, 2500));
         assert_eq!(limits, Limits::default());
     }
@@ -426,48 +352,12 @@ mod tests {
     #[test]
     fn impossible_limits_name_their_option() {
         for (source, option) in [
-            (
-                LimitSource {
-                    time: Some(0),
-                    ..Default::default()
-                },
-                "--time",
-            ),
-            (
-                LimitSource {
-                    wall_time: Some(0),
-                    ..Default::default()
-                },
-                "--wall-time",
-            ),
-            (
-                LimitSource {
-                    memory: Some(10),
-                    ..Default::default()
-                },
-                "--memory",
-            ),
-            (
-                LimitSource {
-                    processes: Some(0),
-                    ..Default::default()
-                },
-                "--processes",
-            ),
-            (
-                LimitSource {
-                    open_files: Some(2),
-                    ..Default::default()
-                },
-                "--open-files",
-            ),
-            (
-                LimitSource {
-                    stack: Some(1),
-                    ..Default::default()
-                },
-                "--stack",
-            ),
+            (LimitSource { time: Some(0), ..Default::default() }, "--time"),
+            (LimitSource { wall_time: Some(0), ..Default::default() }, "--wall-time"),
+            (LimitSource { memory: Some(10), ..Default::default() }, "--memory"),
+            (LimitSource { processes: Some(0), ..Default::default() }, "--processes"),
+            (LimitSource { open_files: Some(2), ..Default::default() }, "--open-files"),
+            (LimitSource { stack: Some(1), ..Default::default() }, "--stack"),
         ] {
             let message = source.resolve().unwrap_err().to_string();
             assert!(message.contains(option), "{message}");
@@ -476,46 +366,23 @@ mod tests {
 
     #[test]
     fn annotations_are_read_and_unknown_ones_refused() {
-        let map = |pairs: &[(&str, &str)]| {
-            pairs
-                .iter()
-                .map(|(k, v)| (k.to_string(), v.to_string()))
-                .collect()
-        };
+        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let source = LimitSource::from_annotations(&map(&[
             ("org.rustbox.limit.time", "1.5"),
             ("org.rustbox.limit.memory", "64M"),
             ("io.kubernetes.cri.sandbox-id", "x"),
         ]))
         .unwrap();
-        assert_eq!(
-            (source.time, source.memory, source.processes),
-            (Some(1500), Some(64 * MIB), None)
-        );
-        let unknown =
-            LimitSource::from_annotations(&map(&[("org.rustbox.limit.tme", "1")])).unwrap_err();
-        assert!(
-            unknown
-                .to_string()
-                .contains("$.annotations['org.rustbox.limit.tme']"),
-            "{unknown}"
-        );
-        assert!(
-            LimitSource::from_annotations(&map(&[("org.rustbox.limit.time", "soon")])).is_err()
-        );
+        assert_eq!((source.time, source.memory, source.processes), (Some(1500), Some(64 * MIB), None));
+        let unknown = LimitSource::from_annotations(&map(&[("org.rustbox.limit.tme", "1")])).unwrap_err();
+        assert!(unknown.to_string().contains("$.annotations['org.rustbox.limit.tme']"), "{unknown}");
+        assert!(LimitSource::from_annotations(&map(&[("org.rustbox.limit.time", "soon")])).is_err());
     }
 
     #[test]
     fn sources_stack_and_languages_scale() {
-        let option = LimitSource {
-            time: Some(1000),
-            ..Default::default()
-        };
-        let language = LimitSource {
-            time: Some(2000),
-            processes: Some(8),
-            ..Default::default()
-        };
+        let option = LimitSource { time: Some(1000), ..Default::default() };
+        let language = LimitSource { time: Some(2000), processes: Some(8), ..Default::default() };
         let merged = option.over(&language);
         assert_eq!((merged.time, merged.processes), (Some(1000), Some(8)));
         assert_eq!(language.scaled(1.5, 2.0).time, Some(3000));

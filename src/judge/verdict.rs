@@ -168,10 +168,7 @@ impl Cause {
 
     /// Whether the same run may well end differently on a healthier machine.
     pub fn retryable(self) -> bool {
-        matches!(
-            self,
-            Cause::IeHostOom | Cause::IeOomAmbiguous | Cause::IeSupervisorLost | Cause::IeCancelled
-        )
+        matches!(self, Cause::IeHostOom | Cause::IeOomAmbiguous | Cause::IeSupervisorLost | Cause::IeCancelled)
     }
 }
 
@@ -196,15 +193,7 @@ pub struct Verdict {
 
 impl Verdict {
     fn new(rule: u8, status: Status, cause: Cause, actor: Actor) -> Self {
-        Verdict {
-            status,
-            cause,
-            actor,
-            rule,
-            retryable: cause.retryable(),
-            detail: None,
-            provisional: None,
-        }
+        Verdict { status, cause, actor, rule, retryable: cause.retryable(), detail: None, provisional: None }
     }
 
     fn detail(mut self, detail: impl Into<String>) -> Self {
@@ -239,18 +228,12 @@ fn internal_error(e: &Evidence) -> Option<Verdict> {
         };
         return Some(ie(cause).detail(&fault.message));
     }
-    if e.kill
-        .as_ref()
-        .is_some_and(|kill| kill.cause == KillCause::Cancelled)
-    {
+    if e.kill.as_ref().is_some_and(|kill| kill.cause == KillCause::Cancelled) {
         return Some(ie(Cause::IeCancelled));
     }
     if let Some(compile) = &e.compile {
         if compile.verdict.status == Status::Ie {
-            return Some(Verdict {
-                provisional: None,
-                ..(*compile.verdict).clone()
-            });
+            return Some(Verdict { provisional: None, ..(*compile.verdict).clone() });
         }
     }
     if let Some(what) = missing(e) {
@@ -268,11 +251,7 @@ fn missing(e: &Evidence) -> Option<&'static str> {
     if compile_failed(e) {
         return None; // the run step never was
     }
-    let enforced = |control: &str| {
-        !e.control_degraded
-            .iter()
-            .any(|degraded| degraded == control)
-    };
+    let enforced = |control: &str| !e.control_degraded.iter().any(|degraded| degraded == control);
     if e.payload.wait_status.is_none() {
         return Some("the payload's wait status");
     }
@@ -295,11 +274,7 @@ fn missing(e: &Evidence) -> Option<&'static str> {
     if enforced("pids") && e.cgroup.pids_limit_hits.is_none() {
         return Some("the count of pids limit hits");
     }
-    if e.seccomp.is_none()
-        && e.kill
-            .as_ref()
-            .is_some_and(|kill| kill.cause == KillCause::Seccomp)
-    {
+    if e.seccomp.is_none() && e.kill.as_ref().is_some_and(|kill| kill.cause == KillCause::Seccomp) {
         return Some("the forbidden call");
     }
     None
@@ -310,9 +285,7 @@ fn cpu_us(e: &Evidence) -> Option<u64> {
 }
 
 fn compile_failed(e: &Evidence) -> bool {
-    e.compile
-        .as_ref()
-        .is_some_and(|c| c.verdict.status != Status::Ok || c.artefact != Some(true))
+    e.compile.as_ref().is_some_and(|c| c.verdict.status != Status::Ok || c.artefact != Some(true))
 }
 
 /// Whose out-of-memory kill it was.
@@ -327,11 +300,7 @@ enum OomKill {
 fn oom_kill(oom: &Oom) -> OomKill {
     match *oom {
         Oom::Unknown => OomKill::None,
-        Oom::V1 {
-            kills,
-            event_fired,
-            failcnt,
-        } => match (kills.unwrap_or(0), event_fired, failcnt) {
+        Oom::V1 { kills, event_fired, failcnt } => match (kills.unwrap_or(0), event_fired, failcnt) {
             (0, _, _) => OomKill::None,
             (_, _, Some(0)) => OomKill::Host,
             (_, Some(true), Some(_)) => OomKill::Own,
@@ -366,16 +335,12 @@ fn judged(e: &Evidence, limits: &Limits) -> Verdict {
     }
     if let Some(call) = &e.seccomp {
         let name = call.name.as_deref().unwrap_or("system call");
-        return Verdict::new(3, Status::Sv, Cause::SvSeccomp, Judge)
-            .detail(format!("{name} ({})", call.number));
+        return Verdict::new(3, Status::Sv, Cause::SvSeccomp, Judge).detail(format!("{name} ({})", call.number));
     }
     if oom == OomKill::Own {
         return Verdict::new(4, Status::Mle, Cause::MleKernelOom, Kernel);
     }
-    let oversized = e
-        .payload
-        .image_bytes
-        .is_some_and(|bytes| bytes > limits.memory_bytes);
+    let oversized = e.payload.image_bytes.is_some_and(|bytes| bytes > limits.memory_bytes);
     if oversized && e.payload.entered_user_mode == Some(false) && !normal {
         return Verdict::new(5, Status::Mle, Cause::MleExec, Kernel);
     }
@@ -405,18 +370,10 @@ fn judged(e: &Evidence, limits: &Limits) -> Verdict {
     if cpu > cpu_limit {
         return Verdict::new(7, Status::Tle, Cause::TleCpuJudge, Judge);
     }
-    if e.payload
-        .wall_us
-        .is_some_and(|wall| wall > limits.wall_time_ms * 1000)
-    {
+    if e.payload.wall_us.is_some_and(|wall| wall > limits.wall_time_ms * 1000) {
         return Verdict::new(7, Status::Tle, Cause::TleWallJudge, Judge);
     }
-    let full = [
-        e.files.at_size_limit,
-        e.files.no_free_blocks,
-        e.files.no_free_inodes,
-    ]
-    .contains(&Some(true));
+    let full = [e.files.at_size_limit, e.files.no_free_blocks, e.files.no_free_inodes].contains(&Some(true));
     if signal == Some(libc::SIGXFSZ) || (full && !normal) {
         return Verdict::new(8, Status::Fse, Cause::FseLimitExceeded, Kernel);
     }
@@ -424,8 +381,7 @@ fn judged(e: &Evidence, limits: &Limits) -> Verdict {
         return Verdict::new(9, Status::Ple, Cause::PleCgroupPids, Kernel);
     }
     if let Some(signal) = signal {
-        return Verdict::new(10, Status::Sig, Cause::ReFatalSignal, Payload)
-            .detail(signal_name(signal));
+        return Verdict::new(10, Status::Sig, Cause::ReFatalSignal, Payload).detail(signal_name(signal));
     }
     if !normal {
         return Verdict::new(11, Status::Re, Cause::ReNonzeroExit, Payload);
@@ -450,11 +406,7 @@ fn compile_error(e: &Evidence) -> Verdict {
     };
     let verdict = Verdict::new(2, Status::Ce, cause, Actor::Payload);
     match own {
-        Some(own) => verdict.detail(format!(
-            "compile step: {} ({})",
-            own.status.as_str(),
-            own.cause.explain()
-        )),
+        Some(own) => verdict.detail(format!("compile step: {} ({})", own.status.as_str(), own.cause.explain())),
         None => verdict,
     }
 }

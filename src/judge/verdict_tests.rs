@@ -8,18 +8,11 @@ fn quiet() -> Evidence {
     e.payload.wall_us = Some(5_000);
     e.payload.rusage_cpu_us = Some(1_000);
     e.cgroup.cpu_us = Some(1_000);
-    e.cgroup.oom = Oom::V1 {
-        kills: Some(0),
-        event_fired: Some(false),
-        failcnt: Some(0),
-    };
+    e.cgroup.oom = Oom::V1 { kills: Some(0), event_fired: Some(false), failcnt: Some(0) };
     e.cgroup.pids_limit_hits = Some(0);
     e.streams.stdout_bytes = Some(0);
     e.streams.stderr_bytes = Some(0);
-    e.cleanup = Some(Cleanup {
-        proved: true,
-        ..Default::default()
-    });
+    e.cleanup = Some(Cleanup { proved: true, ..Default::default() });
     e
 }
 
@@ -28,61 +21,29 @@ fn limits() -> Limits {
 }
 
 fn own(status: Status, cause: Cause) -> Option<Compile> {
-    Some(Compile {
-        verdict: Box::new(Verdict::new(11, status, cause, Actor::Payload)),
-        artefact: Some(true),
-    })
+    Some(Compile { verdict: Box::new(Verdict::new(11, status, cause, Actor::Payload)), artefact: Some(true) })
 }
 
 fn killed(cause: KillCause, hits: u64) -> Option<Kill> {
-    Some(Kill {
-        cause,
-        at_us: Some(1),
-        pids_limit_hits: Some(hits),
-    })
+    Some(Kill { cause, at_us: Some(1), pids_limit_hits: Some(hits) })
 }
 
 fn signaled(signal: i32) -> Option<WaitStatus> {
-    Some(WaitStatus::Signaled {
-        signal,
-        core: false,
-    })
+    Some(WaitStatus::Signaled { signal, core: false })
 }
 
 /// Makes rule `n` hold, and leaves everything else as it is.
 fn hold(rule: usize, e: &mut Evidence) {
     match rule {
-        0 => {
-            e.fault = Some(Fault {
-                kind: FaultKind::Setup,
-                message: "mount".into(),
-            })
-        }
-        1 => {
-            e.cgroup.oom = Oom::V1 {
-                kills: Some(1),
-                event_fired: Some(true),
-                failcnt: Some(0),
-            }
-        }
+        0 => e.fault = Some(Fault { kind: FaultKind::Setup, message: "mount".into() }),
+        1 => e.cgroup.oom = Oom::V1 { kills: Some(1), event_fired: Some(true), failcnt: Some(0) },
         2 => e.compile = own(Status::Re, Cause::ReNonzeroExit),
         3 => {
-            let call = ForbiddenCall {
-                number: 101,
-                name: Some("ptrace".into()),
-                arch: 0xc000_003e,
-                args: [0; 6],
-                pid: 7,
-            };
+            let call =
+                ForbiddenCall { number: 101, name: Some("ptrace".into()), arch: 0xc000_003e, args: [0; 6], pid: 7 };
             e.seccomp = Some(call);
         }
-        4 => {
-            e.cgroup.oom = Oom::V1 {
-                kills: Some(1),
-                event_fired: Some(true),
-                failcnt: Some(3),
-            }
-        }
+        4 => e.cgroup.oom = Oom::V1 { kills: Some(1), event_fired: Some(true), failcnt: Some(3) },
         5 => {
             e.payload.image_bytes = Some(limits().memory_bytes + 1);
             e.payload.entered_user_mode = Some(false);
@@ -130,11 +91,7 @@ fn each_rule_alone_gives_its_verdict() {
         let mut e = quiet();
         hold(rule, &mut e);
         let verdict = classify(&e, &limits());
-        assert_eq!(
-            (verdict.status, verdict.cause, verdict.actor),
-            *expected,
-            "rule {rule}"
-        );
+        assert_eq!((verdict.status, verdict.cause, verdict.actor), *expected, "rule {rule}");
         assert_eq!(usize::from(verdict.rule), rule);
     }
 }
@@ -151,11 +108,7 @@ fn of_any_two_rules_the_earlier_wins() {
             hold(second, &mut e);
             hold(first, &mut e);
             let verdict = classify(&e, &limits());
-            assert_eq!(
-                usize::from(verdict.rule),
-                first,
-                "rules {first} and {second}: {verdict:?}"
-            );
+            assert_eq!(usize::from(verdict.rule), first, "rules {first} and {second}: {verdict:?}");
         }
     }
 }
@@ -176,10 +129,7 @@ fn sigxcpu_without_cpu_time_is_a_signal_like_any_other() {
     assert_eq!(classify(&e, &limits()).cause, Cause::ReFatalSignal);
     e.cgroup.cpu_us = Some(limits().cpu_time_ms * 1000);
     let verdict = classify(&e, &limits());
-    assert_eq!(
-        (verdict.cause, verdict.actor),
-        (Cause::TleCpuKernel, Actor::Kernel)
-    );
+    assert_eq!((verdict.cause, verdict.actor), (Cause::TleCpuKernel, Actor::Kernel));
 }
 
 #[test]
@@ -194,77 +144,21 @@ fn a_child_killed_for_memory_decides_even_when_the_parent_exits_with_0() {
     let mut e = quiet();
     hold(4, &mut e);
     assert_eq!(classify(&e, &limits()).status, Status::Mle);
-    e.cgroup.oom = Oom::V2 {
-        kills: Some(1),
-        local_oom: Some(1),
-    };
+    e.cgroup.oom = Oom::V2 { kills: Some(1), local_oom: Some(1) };
     assert_eq!(classify(&e, &limits()).status, Status::Mle);
 }
 
 #[test]
 fn out_of_memory_is_attributed_or_called_ambiguous() {
     let cases = [
-        (
-            Oom::V1 {
-                kills: Some(1),
-                event_fired: Some(true),
-                failcnt: Some(0),
-            },
-            Some(Cause::IeHostOom),
-        ),
-        (
-            Oom::V1 {
-                kills: Some(1),
-                event_fired: Some(false),
-                failcnt: Some(5),
-            },
-            Some(Cause::IeOomAmbiguous),
-        ),
-        (
-            Oom::V1 {
-                kills: Some(1),
-                event_fired: None,
-                failcnt: Some(5),
-            },
-            Some(Cause::IeOomAmbiguous),
-        ),
-        (
-            Oom::V1 {
-                kills: Some(1),
-                event_fired: Some(true),
-                failcnt: None,
-            },
-            Some(Cause::IeOomAmbiguous),
-        ),
-        (
-            Oom::V1 {
-                kills: Some(0),
-                event_fired: Some(true),
-                failcnt: Some(900),
-            },
-            None,
-        ),
-        (
-            Oom::V2 {
-                kills: Some(1),
-                local_oom: Some(0),
-            },
-            Some(Cause::IeHostOom),
-        ),
-        (
-            Oom::V2 {
-                kills: Some(1),
-                local_oom: None,
-            },
-            Some(Cause::IeOomAmbiguous),
-        ),
-        (
-            Oom::V2 {
-                kills: Some(0),
-                local_oom: Some(1),
-            },
-            None,
-        ),
+        (Oom::V1 { kills: Some(1), event_fired: Some(true), failcnt: Some(0) }, Some(Cause::IeHostOom)),
+        (Oom::V1 { kills: Some(1), event_fired: Some(false), failcnt: Some(5) }, Some(Cause::IeOomAmbiguous)),
+        (Oom::V1 { kills: Some(1), event_fired: None, failcnt: Some(5) }, Some(Cause::IeOomAmbiguous)),
+        (Oom::V1 { kills: Some(1), event_fired: Some(true), failcnt: None }, Some(Cause::IeOomAmbiguous)),
+        (Oom::V1 { kills: Some(0), event_fired: Some(true), failcnt: Some(900) }, None),
+        (Oom::V2 { kills: Some(1), local_oom: Some(0) }, Some(Cause::IeHostOom)),
+        (Oom::V2 { kills: Some(1), local_oom: None }, Some(Cause::IeOomAmbiguous)),
+        (Oom::V2 { kills: Some(0), local_oom: Some(1) }, None),
     ];
     for (oom, cause) in cases {
         let mut e = quiet();
@@ -280,25 +174,10 @@ fn every_kill_cause_has_its_verdict() {
     let cases = [
         (KillCause::Stdout, 0, Status::Ole, Cause::OleOutput),
         (KillCause::Stderr, 0, Status::Ole, Cause::OleOutput),
-        (
-            KillCause::PidsRate,
-            9000,
-            Status::Abuse,
-            Cause::AbusePidsRate,
-        ),
-        (
-            KillCause::SignalRate,
-            0,
-            Status::Abuse,
-            Cause::AbuseSignalRate,
-        ),
+        (KillCause::PidsRate, 9000, Status::Abuse, Cause::AbusePidsRate),
+        (KillCause::SignalRate, 0, Status::Abuse, Cause::AbuseSignalRate),
         (KillCause::ExecRate, 0, Status::Abuse, Cause::AbuseExecRate),
-        (
-            KillCause::Descriptors,
-            0,
-            Status::Abuse,
-            Cause::AbuseDescriptors,
-        ),
+        (KillCause::Descriptors, 0, Status::Abuse, Cause::AbuseDescriptors),
         (KillCause::CpuTime, 9, Status::Tle, Cause::TleCpuJudge),
         (KillCause::WallTime, 0, Status::Tle, Cause::TleWallJudge),
         (KillCause::WallTime, 1, Status::Ple, Cause::PleCgroupPids),
@@ -308,21 +187,14 @@ fn every_kill_cause_has_its_verdict() {
         e.payload.wait_status = signaled(libc::SIGKILL);
         e.kill = killed(cause, hits);
         let verdict = classify(&e, &limits());
-        assert_eq!(
-            (verdict.status, verdict.cause, verdict.actor),
-            (status, expected, Actor::Judge),
-            "{cause:?}"
-        );
+        assert_eq!((verdict.status, verdict.cause, verdict.actor), (status, expected, Actor::Judge), "{cause:?}");
     }
 }
 
 #[test]
 fn time_over_the_limit_counts_even_with_exit_0_and_extra_time() {
     let mut e = quiet();
-    let limits = Limits {
-        extra_time_ms: 1000,
-        ..limits()
-    };
+    let limits = Limits { extra_time_ms: 1000, ..limits() };
     e.payload.wall_us = Some(limits.wall_time_ms * 1000 + 1);
     assert_eq!(classify(&e, &limits).cause, Cause::TleWallJudge);
     e.payload.wall_us = Some(limits.wall_time_ms * 1000);
@@ -373,11 +245,7 @@ fn compile_failures_keep_their_own_verdict_as_detail() {
     ];
     for (status, cause) in cases {
         // The run step never was: all of its evidence is unknown.
-        let e = Evidence {
-            compile: own(status, Cause::ReNonzeroExit),
-            cleanup: quiet().cleanup,
-            ..Default::default()
-        };
+        let e = Evidence { compile: own(status, Cause::ReNonzeroExit), cleanup: quiet().cleanup, ..Default::default() };
         let verdict = classify(&e, &limits());
         assert_eq!((verdict.status, verdict.cause), (Status::Ce, cause));
         assert!(verdict.detail.unwrap().contains(status.as_str()));
@@ -403,26 +271,14 @@ fn missing_evidence_is_an_internal_error_unless_its_control_was_degraded() {
         (|e| e.streams.stderr_bytes = None, None),
         (|e| e.cgroup.cpu_us = None, Some("cpuacct")),
         (|e| e.cgroup.oom = Oom::Unknown, Some("memory")),
-        (
-            |e| {
-                e.cgroup.oom = Oom::V2 {
-                    kills: None,
-                    local_oom: None,
-                }
-            },
-            Some("memory"),
-        ),
+        (|e| e.cgroup.oom = Oom::V2 { kills: None, local_oom: None }, Some("memory")),
         (|e| e.cgroup.pids_limit_hits = None, Some("pids")),
     ];
     for (index, (forget, control)) in cases.into_iter().enumerate() {
         let mut e = quiet();
         forget(&mut e);
         let verdict = classify(&e, &limits());
-        assert_eq!(
-            (verdict.cause, verdict.rule),
-            (Cause::IeEvidenceMissing, 0),
-            "case {index}"
-        );
+        assert_eq!((verdict.cause, verdict.rule), (Cause::IeEvidenceMissing, 0), "case {index}");
         if let Some(control) = control {
             e.control_degraded.push(control.into());
             assert_eq!(classify(&e, &limits()).status, Status::Ok, "case {index}");
@@ -434,26 +290,16 @@ fn missing_evidence_is_an_internal_error_unless_its_control_was_degraded() {
 fn an_internal_error_keeps_the_provisional_verdict() {
     let mut e = quiet();
     e.payload.wait_status = Some(WaitStatus::Exited { code: 4 });
-    e.cleanup = Some(Cleanup {
-        proved: false,
-        left: vec!["cgroup `/x`".into()],
-        ..Default::default()
-    });
+    e.cleanup = Some(Cleanup { proved: false, left: vec!["cgroup `/x`".into()], ..Default::default() });
     let verdict = classify(&e, &limits());
-    assert_eq!(
-        (verdict.status, verdict.cause),
-        (Status::Ie, Cause::IeNotProvedGone)
-    );
+    assert_eq!((verdict.status, verdict.cause), (Status::Ie, Cause::IeNotProvedGone));
     assert_eq!(verdict.provisional.unwrap().status, Status::Re);
     e.cleanup = None;
     assert_eq!(classify(&e, &limits()).cause, Cause::IeNotProvedGone);
     e.cleanup = quiet().cleanup;
     e.kill = killed(KillCause::Cancelled, 0);
     let verdict = classify(&e, &limits());
-    assert_eq!(
-        (verdict.cause, verdict.provisional.map(|v| v.status)),
-        (Cause::IeCancelled, Some(Status::Re))
-    );
+    assert_eq!((verdict.cause, verdict.provisional.map(|v| v.status)), (Cause::IeCancelled, Some(Status::Re)));
 }
 
 #[test]
@@ -465,10 +311,7 @@ fn every_fault_has_its_cause() {
         (FaultKind::Cancelled, Cause::IeCancelled),
     ] {
         let mut e = quiet();
-        e.fault = Some(Fault {
-            kind,
-            message: String::new(),
-        });
+        e.fault = Some(Fault { kind, message: String::new() });
         assert_eq!(classify(&e, &limits()).cause, cause);
     }
 }
@@ -480,10 +323,7 @@ fn the_classifier_is_total_monotone_and_replayable() {
     let statuses = [
         WaitStatus::Exited { code: 0 },
         WaitStatus::Exited { code: 137 },
-        WaitStatus::Signaled {
-            signal: 9,
-            core: false,
-        },
+        WaitStatus::Signaled { signal: 9, core: false },
     ];
     let conditions: [fn(&mut Evidence); 12] = [
         |e| e.cleanup = None,
@@ -504,12 +344,7 @@ fn the_classifier_is_total_monotone_and_replayable() {
         |e| e.payload.wall_us = Some(u64::MAX),
         |e| e.files.at_size_limit = Some(true),
         |e| e.cgroup.pids_limit_hits = Some(2),
-        |e| {
-            e.fault = Some(Fault {
-                kind: FaultKind::Exec,
-                message: "x".into(),
-            })
-        },
+        |e| e.fault = Some(Fault { kind: FaultKind::Exec, message: "x".into() }),
     ];
     let at = |status: WaitStatus, set: u32| {
         let mut e = quiet();
@@ -527,14 +362,10 @@ fn the_classifier_is_total_monotone_and_replayable() {
             let verdict = classify(&e, &limits());
             for bit in 0..conditions.len() {
                 let stronger = classify(&at(status, set | 1 << bit), &limits());
-                assert!(
-                    stronger.rule <= verdict.rule,
-                    "{set:b} + {bit}: {verdict:?} then {stronger:?}"
-                );
+                assert!(stronger.rule <= verdict.rule, "{set:b} + {bit}: {verdict:?} then {stronger:?}");
             }
             if set % 37 == 0 {
-                let stored: Evidence =
-                    serde_json::from_str(&serde_json::to_string(&e).unwrap()).unwrap();
+                let stored: Evidence = serde_json::from_str(&serde_json::to_string(&e).unwrap()).unwrap();
                 assert_eq!(classify(&stored, &limits()), verdict);
             }
         }

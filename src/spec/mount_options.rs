@@ -315,9 +315,6 @@ mod tests {
 
     #[test]
     fn mount_flags_become_mount_attributes() {
-        assert_eq!(
-            attributes(MS_RDONLY | MS_NOSUID | MS_BIND | MS_SYNCHRONOUS),
-            MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID
-        );
+        assert_eq!(attributes(MS_RDONLY | MS_NOSUID | MS_BIND | MS_SYNCHRONOUS), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID);
     }
 }
