@@ -57,7 +57,11 @@ fn state_has_the_keys_and_types_of_the_specification() {
     c.create().ok();
     let state = c.state();
     let version = state["ociVersion"].as_str().expect("ociVersion is a string");
-    assert_eq!(version.split(['-', '+']).next().unwrap().split('.').filter(|part| part.parse::<u32>().is_ok()).count(), 3, "{version}");
+    assert_eq!(
+        version.split(['-', '+']).next().unwrap().split('.').filter(|part| part.parse::<u32>().is_ok()).count(),
+        3,
+        "{version}"
+    );
     assert_eq!(state["id"], c.id.as_str());
     assert_eq!(state["status"], "created");
     assert!(state["pid"].as_i64().unwrap() > 1);
@@ -533,7 +537,12 @@ fn preserve_fds_passes_descriptors_from_3_on() {
     let c = t.bundle(sh("cat <&3; cat <&4"));
     fs::write(t.path("a"), "three\n").unwrap();
     fs::write(t.path("b"), "four\n").unwrap();
-    let out = t.shell("exec 3<a 4<b; exec \"$@\"", &["run", "--preserve-fds", "2", "--bundle", c.bundle.to_str().unwrap(), &c.id]).ok();
+    let out = t
+        .shell(
+            "exec 3<a 4<b; exec \"$@\"",
+            &["run", "--preserve-fds", "2", "--bundle", c.bundle.to_str().unwrap(), &c.id],
+        )
+        .ok();
     assert_eq!(out.stdout, "three\nfour\n");
     t.assert_nothing_left();
 }
@@ -543,7 +552,12 @@ fn descriptors_that_are_not_preserved_do_not_reach_the_program() {
     let t = Test::new();
     let c = t.bundle(sh("ls /proc/self/fd | wc -l; (cat <&5) 2>/dev/null && echo leaked; true"));
     fs::write(t.path("a"), "x").unwrap();
-    let out = t.shell("exec 3<a 5<a 9<a; exec \"$@\"", &["run", "--preserve-fds", "1", "--bundle", c.bundle.to_str().unwrap(), &c.id]).ok();
+    let out = t
+        .shell(
+            "exec 3<a 5<a 9<a; exec \"$@\"",
+            &["run", "--preserve-fds", "1", "--bundle", c.bundle.to_str().unwrap(), &c.id],
+        )
+        .ok();
     // 0, 1, 2, the preserved 3, and the directory that `ls` reads.
     assert_eq!(out.stdout, "5\n");
 }
@@ -555,7 +569,10 @@ fn listen_fds_reach_the_program_with_listen_pid_1() {
     let c = t.bundle(sh("echo $LISTEN_FDS $LISTEN_PID; cat <&3"));
     fs::write(t.path("a"), "socket\n").unwrap();
     let out = t
-        .shell("exec 3<a; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"", &["run", "--bundle", c.bundle.to_str().unwrap(), &c.id])
+        .shell(
+            "exec 3<a; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"",
+            &["run", "--bundle", c.bundle.to_str().unwrap(), &c.id],
+        )
         .ok();
     assert_eq!(out.stdout, "1 1\nsocket\n");
     t.assert_nothing_left();
@@ -711,7 +728,8 @@ fn log_file_gets_the_reason_of_a_failed_create_and_is_appended_to() {
     let c = t.bundle(spec().args(&["no-such-program"]));
     let log = t.path("log.json");
     for _ in 0..2 {
-        let logged = ["--log", log.to_str().unwrap(), "--log-format=json", "run", "--bundle", c.bundle.to_str().unwrap(), &c.id];
+        let logged =
+            ["--log", log.to_str().unwrap(), "--log-format=json", "run", "--bundle", c.bundle.to_str().unwrap(), &c.id];
         t.runtime(&logged).fails();
     }
     let text = fs::read_to_string(&log).unwrap();
@@ -742,7 +760,9 @@ fn log_file_defaults_to_text_lines() {
 fn errors_stand_on_stderr_also_when_they_are_logged() {
     let t = Test::new();
     let log = t.path("log.json");
-    t.runtime(&["--log", log.to_str().unwrap(), "--log-format", "json", "state", "nobody"]).fails().rustbox_says(&["does not exist"]);
+    t.runtime(&["--log", log.to_str().unwrap(), "--log-format", "json", "state", "nobody"])
+        .fails()
+        .rustbox_says(&["does not exist"]);
 }
 
 #[test]
@@ -751,7 +771,8 @@ fn debug_logs_more_than_errors() {
     let c = t.bundle(spec());
     let log = t.path("log.json");
     let bundle = c.bundle.to_str().unwrap();
-    t.runtime(&["--debug", "--log", log.to_str().unwrap(), "--log-format", "json", "run", "--bundle", bundle, &c.id]).ok();
+    t.runtime(&["--debug", "--log", log.to_str().unwrap(), "--log-format", "json", "run", "--bundle", bundle, &c.id])
+        .ok();
     not_under!(Crun, "has nothing to say");
     let text = fs::read_to_string(&log).unwrap();
     assert!(text.lines().any(|line| serde_json::from_str::<Value>(line).unwrap()["level"] == "debug"), "{text}");
@@ -834,7 +855,8 @@ fn spec_takes_a_bundle_and_rootless() {
     fs::remove_file(c.bundle.join("config.json")).unwrap();
     t.bare(&["spec", "--bundle", c.bundle.to_str().unwrap(), "--rootless"]).ok();
     let config: Value = serde_json::from_slice(&fs::read(c.bundle.join("config.json")).unwrap()).unwrap();
-    let namespaces: Vec<&str> = config["linux"]["namespaces"].as_array().unwrap().iter().map(|ns| ns["type"].as_str().unwrap()).collect();
+    let namespaces: Vec<&str> =
+        config["linux"]["namespaces"].as_array().unwrap().iter().map(|ns| ns["type"].as_str().unwrap()).collect();
     assert!(namespaces.contains(&"user"), "{namespaces:?}");
     assert!(!namespaces.contains(&"network"), "{namespaces:?}");
     assert_eq!(config["linux"]["uidMappings"][0]["containerID"], 0);
@@ -849,7 +871,8 @@ fn features_is_a_features_document_of_the_specification() {
     assert!(features["ociVersionMin"].as_str().unwrap().starts_with("1."));
     assert!(features["ociVersionMax"].as_str().unwrap().starts_with("1."));
     let strings = |pointer: &str| -> Vec<String> {
-        let list = features.pointer(pointer).and_then(Value::as_array).unwrap_or_else(|| panic!("{pointer} of {features}"));
+        let list =
+            features.pointer(pointer).and_then(Value::as_array).unwrap_or_else(|| panic!("{pointer} of {features}"));
         list.iter().map(|entry| entry.as_str().unwrap().to_owned()).collect()
     };
     for hook in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
@@ -946,7 +969,8 @@ fn the_whole_life_leaves_the_cgroup_of_another_container_below_alone() {
     let t = Test::new();
     let outer = t.bundle(spec().args(FOREVER));
     outer.up();
-    let inner = t.bundle(spec().args(FOREVER).patch(json!({"linux": {"cgroupsPath": format!("/{}/inner", outer.cgroup)}})));
+    let inner =
+        t.bundle(spec().args(FOREVER).patch(json!({"linux": {"cgroupsPath": format!("/{}/inner", outer.cgroup)}})));
     inner.up();
     inner.kill_and_delete();
     assert_eq!(outer.status(), "running");

@@ -187,7 +187,8 @@ impl Test {
         fs::create_dir(&bundle).unwrap();
         rootfs::make(&bundle.join("rootfs"));
         let cgroup = format!("rustbox-test-{}-{n}", self.tag);
-        let container = Container { test: self, id, bundle, cgroup, stdout: RefCell::default(), stderr: RefCell::default() };
+        let container =
+            Container { test: self, id, bundle, cgroup, stdout: RefCell::default(), stderr: RefCell::default() };
         let mut spec = spec.finish(&self.tag);
         if spec.pointer("/linux/cgroupsPath").is_none() && spec.get("linux").is_some_and(Value::is_object) {
             spec["linux"]["cgroupsPath"] = format!("/{}", container.cgroup).into();

@@ -7,10 +7,11 @@ use std::sync::OnceLock;
 
 /// The applets that tests may call.
 const APPLETS: &[&str] = &[
-    "[", "awk", "basename", "cat", "chgrp", "chmod", "chown", "chroot", "chrt", "cp", "cut", "date", "dd", "df", "dirname", "echo", "env",
-    "expr", "false", "find", "grep", "head", "hostname", "id", "ifconfig", "ionice", "ip", "kill", "ln", "ls", "md5sum", "mkdir", "mkfifo",
-    "mknod", "mount", "mv", "nc", "nice", "nproc", "od", "pidof", "printf", "ps", "pwd", "readlink", "realpath", "rm", "rmdir", "sed", "seq",
-    "setsid", "sh", "sleep", "sort", "stat", "stty", "sync", "sysctl", "tail", "tee", "test", "touch", "tr", "true", "tty", "umount", "uname",
+    "[", "awk", "basename", "cat", "chgrp", "chmod", "chown", "chroot", "chrt", "cp", "cut", "date", "dd", "df",
+    "dirname", "echo", "env", "expr", "false", "find", "grep", "head", "hostname", "id", "ifconfig", "ionice", "ip",
+    "kill", "ln", "ls", "md5sum", "mkdir", "mkfifo", "mknod", "mount", "mv", "nc", "nice", "nproc", "od", "pidof",
+    "printf", "ps", "pwd", "readlink", "realpath", "rm", "rmdir", "sed", "seq", "setsid", "sh", "sleep", "sort",
+    "stat", "stty", "sync", "sysctl", "tail", "tee", "test", "touch", "tr", "true", "tty", "umount", "uname",
     "unshare", "wc", "which", "xargs", "yes",
 ];
 
@@ -47,6 +48,7 @@ pub fn make(path: &Path) {
     for applet in APPLETS {
         symlink("busybox", path.join("bin").join(applet)).unwrap();
     }
-    fs::write(path.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nworker:x:1000:1000:worker:/tmp:/bin/sh\n").unwrap();
+    fs::write(path.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nworker:x:1000:1000:worker:/tmp:/bin/sh\n")
+        .unwrap();
     fs::write(path.join("etc/group"), "root:x:0:\nworker:x:1000:\n").unwrap();
 }

@@ -146,7 +146,9 @@ impl Spec {
     pub fn hook(mut self, point: &str, script: &str) -> Self {
         let hooks = self.0.as_object_mut().unwrap().entry("hooks").or_insert_with(|| json!({}));
         let list = hooks.as_object_mut().unwrap().entry(point).or_insert_with(|| json!([]));
-        list.as_array_mut().unwrap().push(json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}));
+        list.as_array_mut()
+            .unwrap()
+            .push(json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}));
         self
     }
 
