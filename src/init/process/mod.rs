@@ -1,0 +1,253 @@
+//! `process` of config.json (and of exec's process document): from words to numbers, then to system calls.
+//!
+//! [`ProcessPlan::new`] is pure: it checks the document and turns it into what the kernel takes. The effects come in
+//! the order in which the kernel allows them:
+//!
+//! | when | who | what |
+//! |---|---|---|
+//! | before the gate opens | parent, or child without a user namespace of its own | [`ProcessPlan::outside`]: oom_score_adj, rlimits |
+//! | in the entered root file system | child | [`ProcessPlan::apply`]: everything up to the identity and capabilities |
+//! | | child | [`ProcessPlan::resolve`]: finds the program, so that `create` can report that there is none |
+//! | after the gate | child | [`ProcessPlan::exec`]: last filter, exec |
+
+mod apply;
+pub mod capabilities;
+pub mod environment;
+mod exec;
+pub mod labels;
+pub mod scheduling;
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+
+use oci_spec::runtime::{Box as ConsoleSize, Linux, LinuxCapabilities, PosixRlimitType, Process};
+
+use crate::error::{Error, Result};
+use crate::sys::attributes::SchedAttr;
+use capabilities::CapabilitySets;
+use scheduling::MemoryPolicy;
+
+/// What the plan must know of the container besides its `process`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Setting<'a> {
+    /// The process will run in a user namespace that is not the runtime's: then its rlimits and oom_score_adj are set
+    /// from outside, where the privileges for it are.
+    pub user_namespace: bool,
+    /// The process joins a running container ([`Linux`] is that container's).
+    pub exec: bool,
+    /// The capabilities of the runtime ([`capabilities::permitted`]); nothing in a new user namespace, which has all.
+    pub have: Option<u64>,
+    /// What stands in for a missing `process.capabilities` of an exec: the container's.
+    pub container_capabilities: Option<&'a LinuxCapabilities>,
+    /// How many descriptors from 3 on the program inherits (`--preserve-fds` and socket activation together).
+    pub preserve_fds: u32,
+    /// How many of them are sockets in the sense of sd_listen_fds(3): adds LISTEN_FDS and LISTEN_PID.
+    pub listen_fds: u32,
+    /// Whether pipes that the program gets as stdin, stdout and stderr are given to its user, so that it can open
+    /// `/dev/stdout`. Only pipes, never devices or files of the host.
+    pub own_stdio: bool,
+}
+
+/// One resource limit: `RLIMIT_*`, soft, hard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rlimit {
+    /// `RLIMIT_*`.
+    pub resource: u32,
+    /// What is enforced.
+    pub soft: u64,
+    /// The ceiling of `soft`.
+    pub hard: u64,
+}
+
+/// All that is asked of one process, in the kernel's terms.
+#[derive(Debug, Clone)]
+pub struct ProcessPlan {
+    /// The arguments, never empty.
+    pub argv: Vec<CString>,
+    /// The environment; HOME may be added by [`ProcessPlan::apply`].
+    pub envp: Vec<CString>,
+    /// The working directory, absolute in the container.
+    pub cwd: CString,
+    /// In the container's user namespace.
+    pub uid: u32,
+    /// In the container's user namespace.
+    pub gid: u32,
+    /// All supplementary groups: empty drops the caller's.
+    pub additional_gids: Vec<u32>,
+    /// The file mode creation mask.
+    pub umask: u32,
+    /// The five sets.
+    pub capabilities: CapabilitySets,
+    /// In the document's order.
+    pub rlimits: Vec<Rlimit>,
+    /// Whether exec can no longer give privileges; also decides when the filter is loaded.
+    pub no_new_privileges: bool,
+    /// −1000 to 1000.
+    pub oom_score_adj: Option<i32>,
+    /// Policy and its attributes.
+    pub scheduler: Option<SchedAttr>,
+    /// Class << 13 | level.
+    pub io_priority: Option<i32>,
+    /// Domain and flags.
+    pub personality: Option<u64>,
+    /// NUMA policy.
+    pub memory_policy: Option<MemoryPolicy>,
+    /// The processors to run on until the cgroup is entered (exec only); bit n is processor n.
+    pub initial_affinity: Option<Vec<u64>>,
+    /// The processors to run on after that (exec only).
+    pub final_affinity: Option<Vec<u64>>,
+    /// Profile for the exec.
+    pub apparmor: Option<String>,
+    /// Label for the exec.
+    pub selinux: Option<String>,
+    /// Whether the process has a terminal of its own.
+    pub terminal: bool,
+    /// The terminal's size, if it is given.
+    pub console_size: Option<ConsoleSize>,
+    /// What could not be given and is no reason to refuse, in words.
+    pub warnings: Vec<String>,
+    user_namespace: bool,
+    exec: bool,
+    preserve_fds: u32,
+    own_stdio: bool,
+    program: Option<CString>,
+}
+
+impl ProcessPlan {
+    /// Checks a process document and plans it. Pure.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the JSON path of the fault.
+    pub fn new(process: &Process, linux: Option<&Linux>, setting: &Setting<'_>) -> Result<ProcessPlan> {
+        let args = process.args().as_deref().unwrap_or_default();
+        if args.is_empty() {
+            return Err(Error::config("$.process.args", "is empty"));
+        }
+        let c_string = |pointer: String, text: &[u8]| {
+            CString::new(text).map_err(|_| Error::config(pointer, "has a NUL byte"))
+        };
+        let argv = args
+            .iter()
+            .enumerate()
+            .map(|(index, word)| c_string(format!("$.process.args[{index}]"), word.as_bytes()))
+            .collect::<Result<Vec<_>>>()?;
+        if argv[0].is_empty() {
+            return Err(Error::config("$.process.args[0]", "is empty"));
+        }
+        if !process.cwd().is_absolute() {
+            return Err(Error::config("$.process.cwd", "is not an absolute path"));
+        }
+        let mut envp = environment::plan(process.env().as_deref().unwrap_or_default())?;
+        if setting.listen_fds > 0 {
+            // sd_listen_fds(3). The program is process 1 of its namespace, and an exec'ed one never gets sockets.
+            envp.extend(CString::new(format!("LISTEN_FDS={}", setting.listen_fds)));
+            envp.push(c"LISTEN_PID=1".to_owned());
+        }
+
+        let document = process.capabilities().as_ref().or(setting.container_capabilities);
+        let mut capabilities = CapabilitySets::new(document);
+        let mut warnings = capabilities.normalise();
+        if let Some(have) = setting.have.filter(|_| !setting.user_namespace) {
+            warnings.extend(capabilities.limit(have));
+        }
+
+        if let Some(value) = process.oom_score_adj()
+            && !(-1000..=1000).contains(&value)
+        {
+            return Err(Error::config("$.process.oomScoreAdj", "is not between -1000 and 1000"));
+        }
+        let affinity = process.exec_cpu_affinity().as_ref().filter(|_| setting.exec);
+        let processors = |field: &str, list: Option<&String>| {
+            list.filter(|list| !list.is_empty())
+                .map(|list| scheduling::list_mask(&format!("$.process.execCPUAffinity.{field}"), list))
+                .transpose()
+        };
+        let user = process.user();
+        let label = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        Ok(ProcessPlan {
+            argv,
+            envp,
+            cwd: c_string("$.process.cwd".into(), process.cwd().as_os_str().as_bytes())?,
+            uid: user.uid(),
+            gid: user.gid(),
+            additional_gids: user.additional_gids().clone().unwrap_or_default(),
+            // The mask that a shell's user would have; runc's too.
+            umask: user.umask().unwrap_or(0o022),
+            capabilities,
+            rlimits: rlimits(process)?,
+            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            oom_score_adj: process.oom_score_adj(),
+            scheduler: process.scheduler().as_ref().map(scheduling::scheduler).transpose()?,
+            io_priority: process.io_priority().map(scheduling::io_priority).transpose()?,
+            personality: linux.and_then(|linux| linux.personality().as_ref()).map(scheduling::personality).transpose()?,
+            memory_policy: linux
+                .and_then(|linux| linux.memory_policy().as_ref())
+                .map(scheduling::memory_policy)
+                .transpose()?,
+            initial_affinity: processors("initial", affinity.and_then(|lists| lists.initial().as_ref()))?,
+            final_affinity: processors("final", affinity.and_then(|lists| lists.cpu_affinity_final().as_ref()))?,
+            apparmor: label(process.apparmor_profile()),
+            selinux: label(process.selinux_label()),
+            terminal: process.terminal().unwrap_or(false),
+            console_size: process.console_size().filter(|size| size.height() > 0 || size.width() > 0),
+            warnings,
+            user_namespace: setting.user_namespace,
+            exec: setting.exec,
+            preserve_fds: setting.preserve_fds,
+            own_stdio: setting.own_stdio,
+            program: None,
+        })
+    }
+
+    /// Refuses what the host's kernel cannot give at all. Costs nothing for a process without security labels.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] naming the missing control.
+    pub fn check_host(&self) -> Result<()> {
+        labels::check(self.apparmor.as_deref(), self.selinux.as_deref())
+    }
+
+    /// Whether [`ProcessPlan::apply`] must be given a procfs.
+    pub fn needs_procfs(&self) -> bool {
+        self.apparmor.is_some() || self.selinux.is_some()
+    }
+
+    /// Whether the filter is loaded by [`ProcessPlan::apply`], while there is still CAP_SYS_ADMIN, and not just
+    /// before exec: seccomp(2) asks for one of the two, that or no_new_privs.
+    pub fn seccomp_early(&self) -> bool {
+        !self.no_new_privileges
+    }
+}
+
+fn rlimits(process: &Process) -> Result<Vec<Rlimit>> {
+    let mut planned: Vec<Rlimit> = Vec::new();
+    for (index, limit) in process.rlimits().iter().flatten().enumerate() {
+        let refuse = |reason: &str| Err(Error::config(format!("$.process.rlimits[{index}]"), reason));
+        let resource = match limit.typ() {
+            PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
+            PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
+            PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
+            PosixRlimitType::RlimitStack => libc::RLIMIT_STACK,
+            PosixRlimitType::RlimitCore => libc::RLIMIT_CORE,
+            PosixRlimitType::RlimitRss => libc::RLIMIT_RSS,
+            PosixRlimitType::RlimitNproc => libc::RLIMIT_NPROC,
+            PosixRlimitType::RlimitNofile => libc::RLIMIT_NOFILE,
+            PosixRlimitType::RlimitMemlock => libc::RLIMIT_MEMLOCK,
+            PosixRlimitType::RlimitAs => libc::RLIMIT_AS,
+            PosixRlimitType::RlimitLocks => libc::RLIMIT_LOCKS,
+            PosixRlimitType::RlimitSigpending => libc::RLIMIT_SIGPENDING,
+            PosixRlimitType::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+            PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
+            PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
+            PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
+        };
+        if limit.soft() > limit.hard() {
+            return refuse("has its soft limit above the hard one");
+        }
+        if planned.iter().any(|earlier| earlier.resource == resource) {
+            return refuse("repeats an earlier entry's type");
+        }
+        planned.push(Rlimit { resource, soft: limit.soft(), hard: limit.hard() });
+    }
+    Ok(planned)
+}
