@@ -1,1 +1,8 @@
 //! What runs inside the clone, in order.
+pub mod keyring;
+pub mod loopback;
+pub mod process;
+pub mod procfs;
+pub mod sysctl;
+pub mod time_offsets;
+pub mod uts;

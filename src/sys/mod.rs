@@ -4,6 +4,7 @@
 //! descriptors that close themselves, paths relative to descriptors, errors as bare [`Errno`].
 #![allow(unsafe_code)]
 
+pub mod attributes;
 pub mod clone;
 pub mod mount;
 pub mod path;

@@ -78,8 +78,7 @@ pub struct CapabilitySets {
 impl CapabilitySets {
     /// Reads the document's sets; none where there is none.
     pub fn new(document: Option<&LinuxCapabilities>) -> Self {
-        let mask =
-            |set: &Option<Capabilities>| set.iter().flatten().fold(0, |mask, one| mask | 1_u64 << number(*one));
+        let mask = |set: &Option<Capabilities>| set.iter().flatten().fold(0, |mask, one| mask | 1_u64 << number(*one));
         document.map_or_else(Self::default, |sets| CapabilitySets {
             bounding: mask(sets.bounding()),
             effective: mask(sets.effective()),
@@ -98,7 +97,11 @@ impl CapabilitySets {
             *set &= within;
         };
         keep(&mut self.effective, self.permitted, "is effective but not permitted: ignored");
-        keep(&mut self.ambient, self.permitted & self.inheritable, "is ambient but not permitted and inheritable: ignored");
+        keep(
+            &mut self.ambient,
+            self.permitted & self.inheritable,
+            "is ambient but not permitted and inheritable: ignored",
+        );
         warnings
     }
 

@@ -107,7 +107,6 @@ pub struct ProcessPlan {
     /// What could not be given and is no reason to refuse, in words.
     pub warnings: Vec<String>,
     user_namespace: bool,
-    exec: bool,
     preserve_fds: u32,
     own_stdio: bool,
     program: Option<CString>,
@@ -123,9 +122,8 @@ impl ProcessPlan {
         if args.is_empty() {
             return Err(Error::config("$.process.args", "is empty"));
         }
-        let c_string = |pointer: String, text: &[u8]| {
-            CString::new(text).map_err(|_| Error::config(pointer, "has a NUL byte"))
-        };
+        let c_string =
+            |pointer: String, text: &[u8]| CString::new(text).map_err(|_| Error::config(pointer, "has a NUL byte"));
         let argv = args
             .iter()
             .enumerate()
@@ -179,7 +177,10 @@ impl ProcessPlan {
             oom_score_adj: process.oom_score_adj(),
             scheduler: process.scheduler().as_ref().map(scheduling::scheduler).transpose()?,
             io_priority: process.io_priority().map(scheduling::io_priority).transpose()?,
-            personality: linux.and_then(|linux| linux.personality().as_ref()).map(scheduling::personality).transpose()?,
+            personality: linux
+                .and_then(|linux| linux.personality().as_ref())
+                .map(scheduling::personality)
+                .transpose()?,
             memory_policy: linux
                 .and_then(|linux| linux.memory_policy().as_ref())
                 .map(scheduling::memory_policy)
@@ -192,7 +193,6 @@ impl ProcessPlan {
             console_size: process.console_size().filter(|size| size.height() > 0 || size.width() > 0),
             warnings,
             user_namespace: setting.user_namespace,
-            exec: setting.exec,
             preserve_fds: setting.preserve_fds,
             own_stdio: setting.own_stdio,
             program: None,
