@@ -1,5 +1,7 @@
 //! Judging: limits, evidence, verdicts, languages, and the supervisor that ties them to the engine.
 
 pub mod evidence;
+pub mod language;
+pub mod lease;
 pub mod limits;
 pub mod verdict;
