@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::capabilities::SYS_ADMIN;
-use super::{ProcessPlan, environment, labels};
+use super::{ProcessPlan, SeccompLoader, environment, labels};
 use crate::error::{At, Error, Result};
 use crate::init::procfs::{Procfs, write_oom_score_adj};
 use crate::sys::{Errno, attributes, path, process};
@@ -69,11 +69,12 @@ impl ProcessPlan {
     /// Makes the caller what the plan says, all but the exec. It is single-threaded, its root directory is the
     /// container's, and nothing of the host's is reachable but its open descriptors.
     ///
-    /// `seccomp` loads the filter; it is called here only if [`ProcessPlan::seccomp_early`].
+    /// `seccomp` loads the filter, if there is one; it is called here only if [`ProcessPlan::seccomp_early`].
     ///
     /// # Errors
     /// The first step that fails, by name.
-    pub fn apply(&mut self, procfs: Option<&Procfs>, seccomp: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    pub fn apply(&mut self, procfs: Option<&Procfs>, seccomp: Option<SeccompLoader<'_>>) -> Result<()> {
+        let early = seccomp.filter(|_| self.seccomp_early());
         self.set_scheduling()?;
         if self.needs_procfs() {
             let procfs = procfs.ok_or_else(|| Error::Refused("security labels need procfs".into()))?;
@@ -98,19 +99,19 @@ impl ProcessPlan {
         };
 
         self.capabilities.drop_bounding()?;
-        self.change_ids()?;
+        self.change_ids(early.is_some())?;
         if !entered {
             attributes::chdir(&self.cwd).at("chdir to cwd", self.cwd.to_string_lossy())?;
         }
         self.check_cwd()?;
 
-        if self.seccomp_early() {
+        if let Some(load) = early {
             if self.uid != 0 {
                 // The change of ids has taken the privileges out of force, not away: see change_ids.
                 process::capset(SYS_ADMIN, self.capabilities.permitted | SYS_ADMIN, self.capabilities.inheritable)
                     .at("keep CAP_SYS_ADMIN for", "seccomp")?;
             }
-            seccomp()?;
+            load()?;
         }
         self.capabilities.apply()?;
 
@@ -141,9 +142,9 @@ impl ProcessPlan {
     }
 
     /// Groups before the user, because the user's change takes CAP_SETGID away.
-    fn change_ids(&self) -> Result<()> {
+    fn change_ids(&self, load_filter: bool) -> Result<()> {
         let kept = self.capabilities.permitted | self.capabilities.inheritable;
-        if self.uid != 0 && (kept != 0 || self.seccomp_early()) {
+        if self.uid != 0 && (kept != 0 || load_filter) {
             process::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0).at("set", "keepcaps")?;
         }
         match process::setgroups(&self.additional_gids) {

@@ -96,6 +96,8 @@ impl CapabilitySets {
             warnings.extend(names(*set & !within).map(|name| format!("{name} {words}")));
             *set &= within;
         };
+        // capset(2) refuses what is inheritable and neither was so before nor is in the bounding set.
+        keep(&mut self.inheritable, self.bounding, "is inheritable but not in the bounding set: ignored");
         keep(&mut self.effective, self.permitted, "is effective but not permitted: ignored");
         keep(
             &mut self.ambient,
@@ -227,7 +229,13 @@ mod tests {
 
     #[test]
     fn ambient_needs_permitted_and_inheritable() {
-        let mut sets = CapabilitySets { ambient: 0b111, permitted: 0b011, inheritable: 0b110, ..Default::default() };
+        let mut sets = CapabilitySets {
+            ambient: 0b111,
+            permitted: 0b011,
+            inheritable: 0b110,
+            bounding: 0b111,
+            ..Default::default()
+        };
         assert_eq!(sets.normalise().len(), 2);
         assert_eq!(sets.ambient, 0b010);
     }

@@ -4,7 +4,7 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::{ProcessPlan, environment};
+use super::{ProcessPlan, SeccompLoader, environment};
 use crate::error::{Error, Result};
 use crate::sys::process::{self, StringVector};
 use crate::sys::{Errno, attributes};
@@ -51,8 +51,9 @@ impl ProcessPlan {
         })
     }
 
-    /// Becomes the program; returns only if that fails. `seccomp` loads the filter, unless that has been done early.
-    pub fn exec(&mut self, seccomp: &mut dyn FnMut() -> Result<()>) -> Error {
+    /// Becomes the program; returns only if that fails. `seccomp` loads the filter, if there is one and it has not been
+    /// loaded by [`ProcessPlan::apply`].
+    pub fn exec(&mut self, seccomp: Option<SeccompLoader<'_>>) -> Error {
         if self.program.is_none()
             && let Err(error) = self.resolve()
         {
@@ -65,8 +66,8 @@ impl ProcessPlan {
         if let Err(errno) = attributes::reset_signals() {
             return Error::sys("reset", "signals", errno);
         }
-        if !self.seccomp_early()
-            && let Err(error) = seccomp()
+        if let Some(load) = seccomp.filter(|_| !self.seccomp_early())
+            && let Err(error) = load()
         {
             return error;
         }

@@ -48,6 +48,9 @@ pub struct Setting<'a> {
     pub own_stdio: bool,
 }
 
+/// Loads the container's filter into the calling process.
+pub type SeccompLoader<'a> = &'a mut dyn FnMut() -> Result<()>;
+
 /// One resource limit: `RLIMIT_*`, soft, hard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rlimit {
