@@ -3,6 +3,7 @@ pub mod keyring;
 pub mod loopback;
 pub mod process;
 pub mod procfs;
+pub mod rootfs;
 pub mod sysctl;
 pub mod time_offsets;
 pub mod uts;

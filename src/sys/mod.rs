@@ -7,6 +7,7 @@
 pub mod attributes;
 pub mod clone;
 pub mod mount;
+pub mod mount_at;
 pub mod path;
 pub mod process;
 

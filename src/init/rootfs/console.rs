@@ -1,0 +1,26 @@
+//! `/dev/console`: the container's end of its terminal.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::tree::Tree;
+use crate::error::{At, Error, Result};
+use crate::sys::Errno;
+use crate::sys::mount::{OPEN_TREE_CLONE, move_mount, open_tree};
+use crate::sys::path::{fstat, mknodat, openat};
+
+/// Binds the terminal on `/dev/console`, a plain file or node there, never through a link (CVE-2025-52565).
+pub(super) fn bind(tree: &Tree, terminal: BorrowedFd<'_>) -> Result<()> {
+    let object = "/dev/console";
+    let dev = tree.directory("dev").at("create directory", "/dev")?;
+    match mknodat(dev.as_fd(), c"console", libc::S_IFREG | 0o600, 0) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(Error::sys("create", object, errno)),
+    }
+    let place = openat(dev.as_fd(), c"console", libc::O_PATH | libc::O_NOFOLLOW, 0).at("open", object)?;
+    let stat = fstat(place.as_fd()).at("stat", object)?;
+    if stat.st_mode & libc::S_IFMT == libc::S_IFLNK {
+        return Err(Error::Refused(format!("`{object}` is a symbolic link")));
+    }
+    let mount = open_tree(terminal, c"", OPEN_TREE_CLONE).at("bind the terminal on", object)?;
+    move_mount(mount.as_fd(), place.as_fd()).at("bind the terminal on", object)
+}

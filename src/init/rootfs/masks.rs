@@ -1,0 +1,171 @@
+//! `linux.maskedPaths` and `linux.readonlyPaths`.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use super::tree::{Tree, c_string, split};
+use crate::error::{At, Error, Result};
+use crate::sys::mount::{
+    AT_RECURSIVE, FsContext, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr,
+    OPEN_TREE_CLONE, mount_setattr, move_mount, open_tree,
+};
+use crate::sys::mount_at::move_mount_at;
+use crate::sys::path::{CWD, fstat, fstatfs};
+use crate::sys::{self, Errno};
+
+const PROC_SUPER_MAGIC: libc::c_long = 0x9fa0;
+
+/// What covers a masked path: the first use attaches it, later ones attach copies of it.
+///
+/// Copies are made from the attached one because a detached mount can be cloned only since Linux 6.15.
+#[derive(Debug)]
+struct Cover {
+    mount: OwnedFd,
+    spare: Option<OwnedFd>,
+    attached: bool,
+}
+
+impl Cover {
+    fn new(mount: OwnedFd) -> Self {
+        Cover { mount, spare: None, attached: false }
+    }
+
+    /// Attaches a copy by `attach`. A copy that could not be attached is kept for the next.
+    fn put(&mut self, attach: impl FnOnce(BorrowedFd<'_>) -> sys::Result<()>) -> sys::Result<()> {
+        if !self.attached {
+            attach(self.mount.as_fd())?;
+            self.attached = true;
+            return Ok(());
+        }
+        let copy = match self.spare.take() {
+            Some(copy) => copy,
+            None => open_tree(self.mount.as_fd(), c"", OPEN_TREE_CLONE)?,
+        };
+        let done = attach(copy.as_fd());
+        if done.is_err() {
+            self.spare = Some(copy);
+        }
+        done
+    }
+}
+
+/// Masks and read-only paths in the making.
+#[derive(Debug)]
+pub(super) struct Masks {
+    null: Cover,
+    empty: Option<Cover>,
+}
+
+/// The host's `/dev/null`, to be opened while the host's tree is still there.
+///
+/// Not the container's: an image or a neighbour that swaps it for a link would have us bind what it points to
+/// (CVE-2025-31133).
+///
+/// # Errors
+/// Where it is not the null device.
+pub(super) fn open_null() -> Result<OwnedFd> {
+    let null = open_tree(CWD, c"/dev/null", OPEN_TREE_CLONE).at("open", "/dev/null")?;
+    let stat = fstat(null.as_fd()).at("stat", "/dev/null")?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(1, 3) {
+        return Err(Error::Refused("the host's `/dev/null` is not the null device".to_owned()));
+    }
+    Ok(null)
+}
+
+/// Where a path lies: below procfs, where links in the last component are the kernel's own and are not followed, so
+/// the name alone will do; or anywhere else, where only a handle will.
+enum Spot {
+    Proc(Rc<OwnedFd>, std::ffi::CString),
+    Elsewhere(OwnedFd),
+}
+
+/// The procfs of the container, opened once.
+#[derive(Debug)]
+pub(super) struct Proc(Option<Rc<OwnedFd>>);
+
+impl Proc {
+    pub fn open(tree: &Tree) -> Self {
+        let proc = tree.find_without_links("proc", libc::O_DIRECTORY).ok();
+        Proc(proc.filter(|proc| fstatfs(proc.as_fd()).is_ok_and(|fs| fs.f_type == PROC_SUPER_MAGIC)).map(Rc::new))
+    }
+
+    fn spot(&self, tree: &Tree, path: &str) -> sys::Result<Spot> {
+        match (&self.0, split(path)) {
+            (Some(proc), ("proc", name)) => Ok(Spot::Proc(proc.clone(), c_string(name)?)),
+            _ => tree.find(path, 0).map(Spot::Elsewhere),
+        }
+    }
+}
+
+impl Spot {
+    fn attach(&self, mount: BorrowedFd<'_>) -> sys::Result<()> {
+        match self {
+            Spot::Proc(dir, name) => move_mount_at(mount, dir.as_fd(), name),
+            Spot::Elsewhere(handle) => move_mount(mount, handle.as_fd()),
+        }
+    }
+
+    fn clone_tree(&self) -> sys::Result<OwnedFd> {
+        let flags = OPEN_TREE_CLONE | AT_RECURSIVE;
+        match self {
+            Spot::Proc(dir, name) => open_tree(dir.as_fd(), name, flags | libc::AT_SYMLINK_NOFOLLOW as u32),
+            Spot::Elsewhere(handle) => open_tree(handle.as_fd(), c"", flags),
+        }
+    }
+}
+
+impl Masks {
+    pub fn new(null: OwnedFd) -> Self {
+        Masks { null: Cover::new(null), empty: None }
+    }
+
+    /// Covers `path`: a file by the null device, a directory by one shared, empty, read-only tmpfs. What does not
+    /// exist needs no mask.
+    pub fn cover(&mut self, tree: &Tree, proc: &Proc, path: &str) -> Result<()> {
+        let object = || format!("/{path}");
+        let spot = match proc.spot(tree, path) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            spot => spot.at("open masked path", object())?,
+        };
+        match self.null.put(|mount| spot.attach(mount)) {
+            Err(Errno::ENOENT) => Ok(()),
+            // The kernel's word for: one of the two is a directory.
+            Err(Errno::EINVAL | Errno::ENOTDIR) => {
+                if self.empty.is_none() {
+                    self.empty = Some(Cover::new(empty_tmpfs().at("mount tmpfs for masked path", object())?));
+                }
+                match &mut self.empty {
+                    Some(empty) => empty.put(|mount| spot.attach(mount)).at("mask", object()),
+                    None => Ok(()),
+                }
+            }
+            done => done.at("mask", object()),
+        }
+    }
+}
+
+fn empty_tmpfs() -> sys::Result<OwnedFd> {
+    let tmpfs = FsContext::open(c"tmpfs")?;
+    tmpfs.set_flag(c"ro")?;
+    tmpfs.set_string(c"nr_blocks", c"1")?;
+    tmpfs.set_string(c"nr_inodes", c"1")?;
+    tmpfs.set_string(c"mode", c"555")?;
+    tmpfs.mount(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+}
+
+/// Makes `path` and what is mounted below it read-only, by a bind of it onto itself. What does not exist is left out.
+pub(super) fn make_readonly(tree: &Tree, proc: &Proc, path: &str) -> Result<()> {
+    let object = || format!("/{path}");
+    let missing = [Errno::ENOENT, Errno::ENOTDIR];
+    let spot = match proc.spot(tree, path) {
+        Err(errno) if missing.contains(&errno) => return Ok(()),
+        spot => spot.at("open read-only path", object())?,
+    };
+    let copy = match spot.clone_tree() {
+        Err(errno) if missing.contains(&errno) => return Ok(()),
+        copy => copy.at("bind read-only path", object())?,
+    };
+    let attr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+    mount_setattr(copy.as_fd(), AT_RECURSIVE, &attr).at("make read-only", object())?;
+    spot.attach(copy.as_fd()).at("mount read-only path", object())
+}

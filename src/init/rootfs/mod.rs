@@ -1,0 +1,294 @@
+//! The container's root file system: mounts, devices, masks, and the way into it.
+//!
+//! [`Rootfs`] is planned from the spec (pure), opened by the creator (what the child will not be able to open), and
+//! then made by the child in three steps, between which the engine runs hooks:
+//!
+//! 1. [`Rootfs::mount`]: propagation, the root bound onto itself, `mounts` in their order, devices, links of `/dev`;
+//! 2. [`Rootfs::enter`]: `pivot_root(2)`, or what replaces it;
+//! 3. [`Rootfs::finish`]: final propagation, `/dev/console`, read-only mounts, masked and read-only paths, the
+//!    read-only root.
+//!
+//! No path inside the root is ever handed to the kernel as a string from `/`: it is resolved by
+//! `openat2(RESOLVE_IN_ROOT)` to a handle, and the handle is what is mounted on. Filesystems are made by `mount(2)`
+//! on `.` with the handle as the working directory (two calls, where `fsopen(2)` takes six); binds by `open_tree(2)`,
+//! `mount_setattr(2)` and `move_mount(2)`. So Linux 5.12 is the oldest kernel that will do.
+
+mod bind;
+mod cgroup_mount;
+mod console;
+mod devices;
+mod masks;
+mod mounts;
+mod pivot;
+mod plan;
+mod propagation;
+mod tmpcopyup;
+mod tree;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use oci_spec::runtime::Spec;
+
+use crate::error::{At, Context, Error, Result};
+use crate::sys::Errno;
+use crate::sys::mount::{AT_RECURSIVE, MountAttr, OPEN_TREE_CLONE, mount_setattr, move_mount, open_tree};
+use crate::sys::path::{CWD, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, c_path, openat2};
+use crate::sys::process::umask;
+use plan::{MountKind, Plan};
+use tree::Tree;
+
+/// What the engine knows and the spec alone does not say.
+#[derive(Debug, Clone, Default)]
+pub struct RootfsContext {
+    /// Init runs in a user namespace that is not the creator's.
+    pub userns: bool,
+    /// That namespace, where it is joined by path.
+    pub userns_path: Option<PathBuf>,
+    /// Init has a mount namespace of its own (new, or joined by path).
+    pub new_mount_ns: bool,
+    /// Init has a cgroup namespace of its own.
+    pub cgroup_ns: bool,
+    /// `--no-pivot`.
+    pub no_pivot: bool,
+    /// The container's cgroups, for mounts of `type: cgroup`.
+    pub cgroup: CgroupView,
+}
+
+/// The container's cgroups as the host has them mounted.
+#[derive(Debug, Clone, Default)]
+pub enum CgroupView {
+    /// The host has no cgroups mounted.
+    #[default]
+    None,
+    /// Version 1, or hybrid: every hierarchy by itself.
+    V1 {
+        /// In the order of the host's mounts.
+        hierarchies: Vec<CgroupHierarchy>,
+    },
+    /// The unified hierarchy alone.
+    V2 {
+        /// The container's own directory in it.
+        directory: PathBuf,
+    },
+}
+
+/// One mounted hierarchy.
+#[derive(Debug, Clone)]
+pub struct CgroupHierarchy {
+    /// Where the host has it, such as `/sys/fs/cgroup/cpu,cpuacct`; its last component names it in the container too.
+    pub mountpoint: PathBuf,
+    /// What identifies it: `cpu,cpuacct`, `name=systemd`; empty for the unified hierarchy of a hybrid host.
+    pub controllers: String,
+    /// The container's own directory in it (the mount point where it has none).
+    pub directory: PathBuf,
+}
+
+impl CgroupHierarchy {
+    fn is_v2(&self) -> bool {
+        self.controllers.is_empty()
+    }
+
+    fn mount_data(&self) -> String {
+        match self.controllers.strip_prefix("name=") {
+            Some(name) => format!("none,name={name}"),
+            None => self.controllers.clone(),
+        }
+    }
+}
+
+/// The root file system of one container, from plan to use.
+#[derive(Debug)]
+pub struct Rootfs {
+    plan: Plan,
+    context: RootfsContext,
+    opened: Opened,
+    tree: Option<Tree>,
+    null: Option<OwnedFd>,
+    /// Mounts that become read-only at the end, with their destinations.
+    late: Vec<(Rc<OwnedFd>, String)>,
+}
+
+/// What the creator opens before the clone.
+#[derive(Debug, Default)]
+struct Opened {
+    /// A detached copy of the root file system, where the child may not be able to reach it.
+    rootfs: Option<OwnedFd>,
+    /// For each mount its detached source, where the child may not be able to reach it.
+    mounts: Vec<Option<OwnedFd>>,
+    /// For each device the host's node, where nodes cannot be made.
+    devices: Vec<Option<OwnedFd>>,
+}
+
+impl Rootfs {
+    /// Plans the root file system of `spec`; `bundle` is the bundle's absolute path. Touches nothing.
+    ///
+    /// # Errors
+    /// Of contradictions in the spec, with their JSON path.
+    pub fn plan(spec: &Spec, bundle: &Path, context: &RootfsContext) -> Result<Rootfs> {
+        let plan = Plan::new(spec, bundle, context)?;
+        let context = context.clone();
+        Ok(Rootfs { plan, context, opened: Opened::default(), tree: None, null: None, late: Vec::new() })
+    }
+
+    /// Opens, in the creator and before the clone, what the child cannot: with a user namespace the root file system,
+    /// the sources of bind mounts and the host's device nodes. The descriptors are inherited by the clone.
+    ///
+    /// # Errors
+    /// Where `root.path` is missing, no directory, or reached through a symbolic link; where a source is missing.
+    pub fn open(&mut self) -> Result<()> {
+        let rootfs = open_rootfs(&self.plan.rootfs)?;
+        let userns = self.plan.userns;
+        if userns {
+            let tree = open_tree(rootfs.as_fd(), c"", OPEN_TREE_CLONE | AT_RECURSIVE).at("open", "root.path")?;
+            self.detach_from_host(&tree)?;
+            self.opened.rootfs = Some(tree);
+        }
+        for planned in &self.plan.mounts {
+            let opened = match &planned.kind {
+                MountKind::Bind { source, recursive } if userns || planned.idmap.is_some() => {
+                    let object = format!("/{}", planned.destination);
+                    let open = || -> Result<OwnedFd> {
+                        let tree = bind::open_source(source, *recursive)?;
+                        self.detach_from_host(&tree)?;
+                        bind::set_attributes(&tree, &planned.options, &object)?;
+                        Ok(tree)
+                    };
+                    Some(open().context(|| format!("$.mounts[{}]", planned.index))?)
+                }
+                _ => None,
+            };
+            self.opened.mounts.push(opened);
+        }
+        for device in &self.plan.devices {
+            self.opened.devices.push(if userns { device.open_host()? } else { None });
+        }
+        Ok(())
+    }
+
+    /// A copy made in the creator's namespace is a peer of the host's mount: it gets the propagation that it would
+    /// have had if the child had made it.
+    fn detach_from_host(&self, tree: &OwnedFd) -> Result<()> {
+        let propagation = self.plan.propagation;
+        if propagation.shares() {
+            return Ok(());
+        }
+        let attr = MountAttr { propagation: propagation.initial & !libc::MS_REC, ..MountAttr::default() };
+        mount_setattr(tree.as_fd(), AT_RECURSIVE, &attr).at("set propagation of", "a bind source")
+    }
+
+    /// In the child: everything up to the `createContainer` hooks.
+    ///
+    /// # Errors
+    /// Of the first step that fails, with the mount's JSON path where it is one.
+    pub fn mount(&mut self) -> Result<()> {
+        let mut tree = Tree::new(self.bind_root()?);
+        let old_umask = umask(0);
+        let mut sources = std::mem::take(&mut self.opened.mounts).into_iter();
+        for planned in &self.plan.mounts {
+            let late = mounts::make(&mut tree, planned, sources.next().flatten(), &self.context)?;
+            if let Some(mount) = late {
+                self.late.push((mount, format!("/{}", planned.destination)));
+            }
+        }
+        for (at, device) in self.plan.devices.iter().enumerate() {
+            device.make(&tree, self.opened.devices.get(at).and_then(Option::as_ref))?;
+        }
+        if self.plan.links {
+            devices::make_links(&tree)?;
+        }
+        self.opened.devices.clear();
+        umask(old_umask);
+        if !self.plan.masked.is_empty() {
+            self.null = Some(masks::open_null()?);
+        }
+        self.tree = Some(tree);
+        Ok(())
+    }
+
+    /// Starts the propagation and binds the root onto itself; returns the handle of the container's root.
+    fn bind_root(&mut self) -> Result<OwnedFd> {
+        if !self.context.new_mount_ns {
+            return open_rootfs(&self.plan.rootfs);
+        }
+        self.plan.propagation.start(&self.plan.rootfs)?;
+        let Some(tree) = self.opened.rootfs.take() else {
+            let place = open_rootfs(&self.plan.rootfs)?;
+            let tree = open_tree(place.as_fd(), c"", OPEN_TREE_CLONE | AT_RECURSIVE).at("bind", "root.path")?;
+            move_mount(tree.as_fd(), place.as_fd()).at("mount", "root.path")?;
+            return Ok(tree);
+        };
+        match open_rootfs(&self.plan.rootfs) {
+            Ok(place) => move_mount(tree.as_fd(), place.as_fd()).at("mount", "root.path")?,
+            // A parent that only the creator may search. On `/` it serves as well: hooks see it by its handle only.
+            Err(error) if error.errno() == Some(Errno::EACCES) => {
+                let place = openat2(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0).at("open", "/")?;
+                move_mount(tree.as_fd(), place.as_fd()).at("mount root.path on", "/")?;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(tree)
+    }
+
+    /// In the child: makes the container's root this process's root.
+    ///
+    /// # Errors
+    /// Of the system call that fails; [`Rootfs::mount`] must have succeeded.
+    pub fn enter(&mut self) -> Result<()> {
+        let tree = self.tree.as_ref().ok_or_else(unmounted)?;
+        self.plan.entry.enter(tree.root.as_fd(), self.plan.propagation.shares())
+    }
+
+    /// In the child, inside the root: what must come last. Closes every handle.
+    ///
+    /// # Errors
+    /// Of the first step that fails; [`Rootfs::enter`] must have succeeded.
+    pub fn finish(&mut self, console: Option<BorrowedFd<'_>>) -> Result<()> {
+        let tree = self.tree.take().ok_or_else(unmounted)?;
+        if self.context.new_mount_ns {
+            self.plan.propagation.end()?;
+        }
+        if let Some(console) = console {
+            console::bind(&tree, console)?;
+        }
+        for (mount, destination) in self.late.drain(..) {
+            mounts::make_readonly(&mount, &destination)?;
+        }
+        if !self.plan.masked.is_empty() || !self.plan.readonly_paths.is_empty() {
+            let proc = masks::Proc::open(&tree);
+            for path in &self.plan.readonly_paths {
+                masks::make_readonly(&tree, &proc, path)?;
+            }
+            if let Some(null) = self.null.take() {
+                let mut masks = masks::Masks::new(null);
+                for path in &self.plan.masked {
+                    masks.cover(&tree, &proc, path)?;
+                }
+            }
+        }
+        if self.plan.readonly && self.context.new_mount_ns {
+            mounts::make_readonly(&tree.root, "/")?;
+        }
+        Ok(())
+    }
+}
+
+fn unmounted() -> Error {
+    Error::Other("the root file system is not mounted".to_owned())
+}
+
+/// Opens `root.path` by a path without symbolic links.
+fn open_rootfs(path: &Path) -> Result<OwnedFd> {
+    let name = c_path(path).at("open root.path", path.display())?;
+    let resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+    match openat2(CWD, &name, libc::O_PATH | libc::O_DIRECTORY, 0, resolve) {
+        Err(Errno::ELOOP) => Err(Error::config(
+            "$.root.path",
+            format!("`{}` is a symbolic link, or reached through one", path.display()),
+        )),
+        Err(Errno::ENOENT) => Err(Error::config("$.root.path", format!("`{}` does not exist", path.display()))),
+        Err(Errno::ENOTDIR) => Err(Error::config("$.root.path", format!("`{}` is not a directory", path.display()))),
+        done => done.at("open root.path", path.display()),
+    }
+}

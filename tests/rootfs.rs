@@ -1,0 +1,45 @@
+//! The root file system, made for real: each case runs plan, open, mount, enter and finish in a clone with
+//! namespaces of its own, and looks at the result from inside.
+//!
+//! Its own harness, because a process that clones must have one thread. Arguments are filters; `--list` lists.
+
+#[path = "rootfs/sandbox.rs"]
+mod sandbox;
+
+#[path = "rootfs/basic.rs"]
+mod basic;
+
+/// One case: its name and what it does.
+type Case = (&'static str, fn() -> Result<(), String>);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let exact = arguments.iter().any(|argument| argument == "--exact");
+    let wanted = |name: &str| {
+        filters.is_empty() || filters.iter().any(|filter| if exact { *filter == name } else { name.contains(*filter) })
+    };
+    let cases: Vec<Case> = basic::CASES.iter().copied().filter(|(name, _)| wanted(name)).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        for (name, _) in &cases {
+            println!("{name}: test");
+        }
+        return;
+    }
+    let mut failed = 0;
+    for (name, case) in &cases {
+        match case() {
+            Ok(()) => println!("test {name} ... ok"),
+            Err(why) => {
+                failed += 1;
+                println!("test {name} ... FAILED\n    {why}");
+            }
+        }
+    }
+    println!(
+        "\ntest result: {}. {} passed; {failed} failed\n",
+        if failed == 0 { "ok" } else { "FAILED" },
+        cases.len() - failed
+    );
+    std::process::exit(i32::from(failed > 0));
+}
