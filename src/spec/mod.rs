@@ -1,3 +1,11 @@
 //! config.json: loading, validation, defaults and features.
 
+mod load;
 pub mod mount_options;
+mod normalise;
+mod shape;
+
+pub use load::{
+    Bundle, MAX_DOCUMENT, OCI_VERSION_MAX, OCI_VERSION_MIN, load, load_process, load_resources, parse_process,
+    parse_resources, parse_spec,
+};
