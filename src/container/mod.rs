@@ -1,1 +1,2 @@
 //! The OCI life of a container.
+pub mod hooks;
