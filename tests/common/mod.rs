@@ -129,6 +129,20 @@ impl Out {
         self
     }
 
+    /// The command line was refused: exit status 2 of rustbox (docs/exit-status.md).
+    #[track_caller]
+    pub fn usage(self) -> Self {
+        let out = self.fails();
+        if peer() == Peer::Rustbox { out.code(2) } else { out }
+    }
+
+    /// The request was refused or failed: exit status 1 of rustbox (docs/exit-status.md).
+    #[track_caller]
+    pub fn denied(self) -> Self {
+        let out = self.fails();
+        if peer() == Peer::Rustbox { out.code(1) } else { out }
+    }
+
     /// Each of the words stands on stderr.
     #[track_caller]
     pub fn says(self, words: &[&str]) -> Self {
@@ -524,15 +538,27 @@ pub fn output_of(spec: Spec) -> String {
     out.line().to_owned()
 }
 
-/// The configuration is refused by `create` and by `run`, and nothing is left.
+/// Configurations that must be refused by `create` and by `run` before anything is made, each with the words that its
+/// error has to contain. All cases are tried; the failures are shown together.
 #[track_caller]
-pub fn refused(spec: Spec, words: &[&str]) {
-    let test = Test::new();
-    let container = test.bundle(spec);
-    container.create().fails().rustbox_says(words);
-    test.assert_nothing_left();
-    container.run().fails().rustbox_says(words);
-    test.assert_nothing_left();
+pub fn refused(cases: Vec<(Spec, &[&str])>) {
+    let mut wrong = Vec::new();
+    for (spec, words) in cases {
+        let test = Test::new();
+        let container = test.bundle(spec);
+        for out in [container.create(), container.run()] {
+            let silent = peer() == Peer::Rustbox && !words.iter().all(|word| out.stderr.contains(word));
+            let status = if peer() == Peer::Rustbox { out.code == 1 } else { out.code != 0 };
+            if !status || out.stderr.trim().is_empty() || out.stderr.contains("panicked") || silent {
+                wrong.push(format!("{words:?}: exit status {}, {:?}", out.code, out.stderr));
+            }
+        }
+        let left = leftovers::find(&test.tag, &test.dir, &test.root);
+        if !left.is_empty() {
+            wrong.push(format!("{words:?} left {left:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} cases are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// Polls until the condition holds; panics after ten seconds.

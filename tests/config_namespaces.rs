@@ -1,0 +1,309 @@
+//! `linux.namespaces`: new, joined by path, inherited; user mappings, time offsets, the cgroup namespace.
+
+mod common;
+
+use std::fs;
+
+use common::*;
+
+const KINDS: &[(&str, &str)] = &[
+    ("pid", "pid"),
+    ("network", "net"),
+    ("ipc", "ipc"),
+    ("uts", "uts"),
+    ("mount", "mnt"),
+    ("cgroup", "cgroup"),
+    ("user", "user"),
+    ("time", "time"),
+];
+
+const HOST_ID: u32 = 700_000;
+
+fn long(spec: Spec) -> Spec {
+    spec.args(&["sleep", "1000"])
+}
+
+#[test]
+fn each_namespace_that_is_listed_is_new() {
+    for (kind, file) in KINDS {
+        if peer() == Peer::Runc && *kind == "time" {
+            continue;
+        }
+        let t = Test::new();
+        let spec = match *kind {
+            "user" => long(spec()).userns(HOST_ID, 1000),
+            kind => long(spec()).namespace(json!({"type": kind})),
+        };
+        let c = t.bundle(spec);
+        c.up();
+        assert_ne!(namespace(&c.pid().to_string(), file), namespace("self", file), "{kind}");
+        c.kill_and_delete();
+        t.assert_nothing_left();
+    }
+}
+
+#[test]
+fn each_namespace_that_is_not_listed_is_the_runtimes_own() {
+    for kind in ["pid", "network", "ipc", "uts", "cgroup", "user", "time"] {
+        let t = Test::new();
+        let mut spec = long(spec()).without_namespace(kind);
+        if kind == "uts" {
+            spec = spec.unset("/hostname");
+        }
+        let c = t.bundle(spec);
+        c.up();
+        let file = KINDS.iter().find(|(name, _)| *name == kind).unwrap().1;
+        assert_eq!(namespace(&c.pid().to_string(), file), namespace("self", file), "{kind}");
+        c.kill_and_delete();
+        t.assert_nothing_left();
+    }
+}
+
+#[test]
+fn namespaces_are_joined_by_path() {
+    let t = Test::new();
+    let first = t.bundle(long(spec()).set("/hostname", json!("first")));
+    first.up();
+    let pid = first.pid();
+    for (kind, file) in [("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("pid", "pid")] {
+        let path = format!("/proc/{pid}/ns/{file}");
+        let mut spec = long(spec()).namespace(json!({"type": kind, "path": path}));
+        if kind == "uts" {
+            spec = spec.unset("/hostname");
+        }
+        let second = t.bundle(spec);
+        second.up();
+        assert_eq!(namespace(&second.pid().to_string(), file), namespace(&pid.to_string(), file), "{kind}");
+        second.kill("KILL").ok();
+        second.wait_status("stopped");
+        second.delete().ok();
+        assert_eq!(first.status(), "running", "{kind}: the namespace's owner lives on");
+    }
+}
+
+#[test]
+fn a_pod_shares_the_namespaces_of_its_first_container() {
+    let t = Test::new();
+    let pause = t.bundle(long(spec()).set("/hostname", json!("pod")));
+    pause.up();
+    let path = |file: &str| format!("/proc/{}/ns/{file}", pause.pid());
+    let worker = t.bundle(
+        sh("hostname; ip link show lo | grep -c UP; echo $$ > /dev/null; ls -d /proc/1/ns")
+            .unset("/hostname")
+            .namespace(json!({"type": "network", "path": path("net")}))
+            .namespace(json!({"type": "ipc", "path": path("ipc")}))
+            .namespace(json!({"type": "uts", "path": path("uts")}))
+            .namespace(json!({"type": "pid", "path": path("pid")})),
+    );
+    let out = worker.run().ok();
+    assert!(out.stdout.starts_with("pod\n1\n"), "{out:?}");
+    assert_eq!(pause.status(), "running");
+    pause.kill_and_delete();
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_container_in_a_joined_pid_namespace_is_killed_and_proved_gone_without_harm_to_the_owner() {
+    let t = Test::new();
+    let owner = t.bundle(long(spec()));
+    owner.up();
+    let path = format!("/proc/{}/ns/pid", owner.pid());
+    let guest = t.bundle(
+        sh("sleep 2001 >/dev/null & sleep 2002 >/dev/null & exec sleep 2003")
+            .namespace(json!({"type": "pid", "path": path})),
+    );
+    guest.up();
+    guest.delete_force().ok();
+    assert!(!guest.cgroup_dir("pids").exists());
+    assert_eq!(owner.status(), "running");
+    owner.kill_and_delete();
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_new_pid_namespace_makes_the_program_pid_1_and_hides_the_host() {
+    let out = output_of(sh("echo $$; ls -d /proc/[0-9]* | wc -l"));
+    let mut lines = out.lines();
+    assert_eq!(lines.next(), Some("1"));
+    assert!(lines.next().unwrap().parse::<u32>().unwrap() <= 4, "{out}");
+}
+
+#[test]
+fn a_new_network_namespace_has_only_loopback() {
+    assert_eq!(output_of(sh("ls /sys/class/net | grep -v -e sit0 -e tunl0 -e ip6tnl0")), "lo");
+}
+
+#[test]
+fn a_new_mount_namespace_hides_the_hosts_mounts() {
+    let out = output_of(sh("cut -d' ' -f5 /proc/self/mountinfo"));
+    assert_eq!(out.lines().next(), Some("/"));
+    for point in out.lines() {
+        assert!(
+            ["/", "/proc", "/dev", "/sys"].iter().any(|top| point == *top || point.starts_with(&format!("{top}/"))),
+            "{point}"
+        );
+        assert!(!point.contains("rustbox-test") || point.starts_with("/sys/fs/cgroup"), "{point}");
+    }
+}
+
+#[test]
+fn nothing_is_mounted_in_the_hosts_namespace() {
+    let t = Test::new();
+    let before =
+        fs::read_to_string("/proc/self/mountinfo").unwrap().lines().filter(|line| line.contains(&t.tag)).count();
+    let c = t.bundle(long(spec()));
+    c.up();
+    let during =
+        fs::read_to_string("/proc/self/mountinfo").unwrap().lines().filter(|line| line.contains(&t.tag)).count();
+    assert_eq!(before, during);
+}
+
+#[test]
+fn a_cgroup_namespace_is_rooted_at_the_containers_cgroup() {
+    let out = output_of(sh("grep -e memory -e pids -e freezer /proc/self/cgroup").namespace(json!({"type": "cgroup"})));
+    for line in out.lines() {
+        assert!(line.ends_with(":/"), "{out}");
+    }
+    assert_eq!(out.lines().count(), 3);
+}
+
+#[test]
+fn without_a_cgroup_namespace_the_real_path_shows() {
+    let t = Test::new();
+    let c = t.bundle(sh("grep memory /proc/self/cgroup"));
+    let out = c.run().ok();
+    assert!(out.line().ends_with(&format!("/{}", c.cgroup)), "{out:?}");
+}
+
+#[test]
+fn time_offsets_move_the_clocks() {
+    rustbox_only!();
+    let offsets = json!({"linux": {"timeOffsets": {"boottime": {"secs": 1_000_000, "nanosecs": 5}, "monotonic": {"secs": 2_000_000}}}});
+    let uptime = output_of(
+        sh("cut -d. -f1 /proc/uptime; cat /proc/self/timens_offsets").namespace(json!({"type": "time"})).patch(offsets),
+    );
+    let mut lines = uptime.lines();
+    let secs: f64 = lines.next().unwrap().parse().unwrap();
+    let host: f64 = fs::read_to_string("/proc/uptime").unwrap().split('.').next().unwrap().parse().unwrap();
+    assert!((secs - host - 1_000_000.0).abs() < 5.0, "{secs} is not {host} + 1000000");
+    let offsets: Vec<Vec<&str>> = lines.map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(offsets, [vec!["monotonic", "2000000", "0"], vec!["boottime", "1000000", "5"]]);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// user namespaces
+
+#[test]
+fn user_mappings_are_written_as_configured() {
+    let t = Test::new();
+    let maps =
+        json!([{"containerID": 0, "hostID": 700_000, "size": 10}, {"containerID": 10, "hostID": 800_000, "size": 5}]);
+    let c = t.bundle(
+        long(spec())
+            .namespace(json!({"type": "user"}))
+            .patch(json!({"linux": {"uidMappings": maps, "gidMappings": maps}})),
+    );
+    own(&c, 700_000);
+    c.up();
+    for file in ["uid_map", "gid_map"] {
+        let text = fs::read_to_string(format!("/proc/{}/{file}", c.pid())).unwrap();
+        let rows: Vec<Vec<u32>> =
+            text.lines().map(|line| line.split_whitespace().map(|n| n.parse().unwrap()).collect()).collect();
+        assert_eq!(rows, [vec![0, 700_000, 10], vec![10, 800_000, 5]]);
+    }
+    assert_eq!(uid_of(c.pid()), 700_000);
+    c.kill_and_delete();
+    t.assert_nothing_left();
+}
+
+#[test]
+fn root_in_a_user_namespace_is_nobody_on_the_host() {
+    let t = Test::new();
+    let c = t.bundle(sh("id -u; id -g; touch /tmp/mine; stat -c %u /tmp/mine").userns(HOST_ID, 65536).writable());
+    own(&c, HOST_ID);
+    let out = c.run().ok();
+    assert_eq!(out.stdout, "0\n0\n0\n");
+    let meta = fs::metadata(c.rootfs().join("tmp/mine")).unwrap();
+    assert_eq!(
+        (std::os::unix::fs::MetadataExt::uid(&meta), std::os::unix::fs::MetadataExt::gid(&meta)),
+        (HOST_ID, HOST_ID)
+    );
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_user_namespace_container_has_its_full_filesystem() {
+    let t = Test::new();
+    let script = "cat /proc/sys/kernel/hostname; ls /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /dev/ptmx; \
+                  echo x > /dev/null; head -c 3 /dev/zero | wc -c; ls /sys/class >/dev/null && echo sys; touch /dev/shm/x && echo shm";
+    let c = t.bundle(sh(script).userns(HOST_ID, 65536));
+    own(&c, HOST_ID);
+    let out = c.run().ok();
+    assert!(out.stdout.starts_with("box\n") && out.stdout.ends_with("3\nsys\nshm\n"), "{out:?}");
+    t.assert_nothing_left();
+}
+
+#[test]
+fn an_ordinary_user_in_a_user_namespace_is_mapped() {
+    let t = Test::new();
+    let c =
+        t.bundle(long(spec()).userns(HOST_ID, 65536).patch(json!({"process": {"user": {"uid": 1000, "gid": 1000}}})));
+    own(&c, HOST_ID);
+    c.up();
+    assert_eq!(uid_of(c.pid()), HOST_ID + 1000);
+    assert_eq!(c.exec_with(&["--user", "5:6"], &["sh", "-c", "id -u; id -g"]).ok().stdout, "5\n6\n");
+    c.kill_and_delete();
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_user_namespace_may_share_the_hosts_network() {
+    let t = Test::new();
+    let c = t.bundle(
+        sh("ls /sys/class/net >/dev/null && echo sysfs")
+            .userns(HOST_ID, 65536)
+            .without_namespace("network")
+            .patch(json!({"process": {}})),
+    );
+    own(&c, HOST_ID);
+    // sysfs cannot be mounted here: a runtime binds the host's instead, or says what it cannot do.
+    let out = c.run();
+    if out.code == 0 {
+        assert_eq!(out.line(), "sysfs");
+    } else {
+        out.fails().says(&["/sys"]);
+        assert_ne!(peer(), Peer::Rustbox, "the fallback is to bind the host's sysfs");
+    }
+    t.assert_nothing_left();
+}
+
+#[test]
+fn an_existing_user_namespace_is_joined_by_path() {
+    not_under!(Runc, "wants mappings too");
+    not_under!(Crun, "differs");
+    let t = Test::new();
+    let first = t.bundle(long(spec()).userns(HOST_ID, 65536));
+    own(&first, HOST_ID);
+    first.up();
+    let path = |file: &str| format!("/proc/{}/ns/{file}", first.pid());
+    let second = t.bundle(
+        long(spec())
+            .namespace(json!({"type": "user", "path": path("user")}))
+            .namespace(json!({"type": "network", "path": path("net")})),
+    );
+    own(&second, HOST_ID);
+    second.up();
+    assert_eq!(namespace(&second.pid().to_string(), "user"), namespace(&first.pid().to_string(), "user"));
+    assert_eq!(uid_of(second.pid()), HOST_ID);
+}
+
+fn own(c: &Container, id: u32) {
+    use std::os::unix::fs::lchown;
+    for dir in ["", "proc", "sys", "dev", "etc", "tmp"] {
+        lchown(c.rootfs().join(dir), Some(id), Some(id)).unwrap();
+    }
+}
+
+fn uid_of(pid: i32) -> u32 {
+    std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{pid}")).unwrap())
+}
