@@ -1,0 +1,120 @@
+//! One cgroup directory and its files: every read and write of this module goes through here.
+
+use std::fmt::Display;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use crate::error::{At, Error, Result};
+use crate::sys::{Errno, path};
+
+/// A directory of a cgroup hierarchy. Its files are named by path: a walk of five cached components costs
+/// less than keeping a descriptor for directories of which one file is touched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Dir(PathBuf);
+
+impl Dir {
+    pub(super) fn new(path: impl Into<PathBuf>) -> Self {
+        Dir(path.into())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Opens a file of this directory, close-on-exec.
+    pub(super) fn open(&self, name: &str, flags: i32) -> Result<OwnedFd> {
+        let file = self.file(name);
+        path::open(&file, flags | libc::O_NOCTTY).at("open", file.display())
+    }
+
+    /// Opens the directory itself, for `CLONE_INTO_CGROUP` and for walking.
+    pub(super) fn open_self(&self) -> Result<OwnedFd> {
+        path::open(&self.0, libc::O_RDONLY | libc::O_DIRECTORY).at("open", self.0.display())
+    }
+
+    /// Writes a value in one `write`, as cgroupfs wants it. The error names the file and the value.
+    pub(super) fn write(&self, name: &str, value: impl Display) -> Result<()> {
+        let value = value.to_string();
+        self.try_write(name, &value).map_err(|errno| {
+            let object = self.file(name);
+            let object = object.display();
+            Error::sys("write to", format_args!("{object}` the value `{value}"), errno)
+        })
+    }
+
+    /// The same with the bare errno, for callers that have a second way.
+    pub(super) fn try_write(&self, name: &str, value: &str) -> Result<(), Errno> {
+        let fd = path::open(self.file(name), libc::O_WRONLY | libc::O_NOCTTY)?;
+        path::write_once(fd.as_fd(), value.as_bytes())
+    }
+
+    pub(super) fn try_read(&self, name: &str) -> Result<String, Errno> {
+        let fd = path::open(self.file(name), libc::O_RDONLY | libc::O_NOCTTY)?;
+        read(fd.as_fd())
+    }
+
+    /// Reads a whole file.
+    pub(super) fn read(&self, name: &str) -> Result<String> {
+        self.try_read(name).at("read", self.file(name).display())
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.file(name).exists()
+    }
+
+    /// A file that holds one number. `max` reads as `u64::MAX`.
+    pub(super) fn number(&self, name: &str) -> Result<u64> {
+        let text = self.read(name)?;
+        parse_number(text.trim()).ok_or_else(|| {
+            Error::Other(format!("`{}` holds `{}`, not a number", self.file(name).display(), text.trim()))
+        })
+    }
+
+    /// The number behind `key` in a file of `key value` lines.
+    pub(super) fn keyed(&self, name: &str, key: &str) -> Result<Option<u64>> {
+        Ok(keyed(&self.read(name)?, key))
+    }
+}
+
+/// Reads until the end: `cgroup.procs` and the like give at most a page per `read`.
+pub(super) fn read(fd: std::os::fd::BorrowedFd<'_>) -> Result<String, Errno> {
+    let bytes = path::read_all(fd, 16 << 20)?;
+    String::from_utf8(bytes).map_err(|_| Errno::EILSEQ)
+}
+
+pub(super) fn parse_number(text: &str) -> Option<u64> {
+    if text == "max" { Some(u64::MAX) } else { text.parse().ok() }
+}
+
+/// The number behind `key` in `key value` lines.
+pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(' ')?;
+        (name == key).then(|| parse_number(value.trim()))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keyed_files_are_matched_by_the_whole_key() {
+        let text = "oom 1\noom_kill 3\noom_group_kill max\n";
+        assert_eq!(keyed(text, "oom"), Some(1));
+        assert_eq!(keyed(text, "oom_kill"), Some(3));
+        assert_eq!(keyed(text, "oom_group_kill"), Some(u64::MAX));
+        assert_eq!(keyed(text, "kill"), None);
+    }
+
+    #[test]
+    fn a_failed_write_names_the_file_the_value_and_the_errno() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Dir::new(dir.path()).write("memory.max", 5).unwrap_err().to_string();
+        assert!(error.contains("memory.max` the value `5`: No such file"), "{error}");
+    }
+}

@@ -1,0 +1,233 @@
+//! Which directories a container's cgroup consists of: decided, printable and stored before any is made.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::layout::{Controller, Hierarchy, Layout, Version, safe_relative};
+use super::systemd;
+use crate::error::{Error, Result};
+
+/// What the caller wants a cgroup for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Request<'a> {
+    /// `linux.cgroupsPath`.
+    pub cgroups_path: Option<&'a Path>,
+    /// The container's id, for the default path.
+    pub id: &'a str,
+    /// `--systemd-cgroup`: `cgroups_path` is `slice:prefix:name`.
+    pub systemd: bool,
+    /// Only these v1 controllers; every one the host has where it is `None`. The v2 hierarchy is always taken:
+    /// it gives birth inside the cgroup, `cgroup.kill` and `cgroup.freeze`.
+    pub controllers: Option<&'a [Controller]>,
+    /// The first process stays outside the limits, which apply to a second one that it starts
+    /// (see [`Plan::payload_leaf`]).
+    pub payload_leaf: bool,
+}
+
+/// One directory of the container, in one hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// Which back end drives it.
+    pub version: Version,
+    /// Where the hierarchy is mounted.
+    pub root: PathBuf,
+    /// The container's directory, below `root`.
+    pub path: PathBuf,
+    /// The controllers this directory answers for.
+    pub controllers: Vec<Controller>,
+    /// It was there before the container. Known after [`Plan::create`].
+    #[serde(default)]
+    pub existed: bool,
+    /// It was there with processes in it: they are not the container's, so nothing in it may be killed.
+    /// Known after [`Plan::create`].
+    #[serde(default)]
+    pub shared: bool,
+    /// Parent directories made for the container, outermost first. They stay, as with every runtime: another
+    /// container may be about to be put there. Known after [`Plan::create`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<PathBuf>,
+}
+
+/// The directories of a container. Stored in its state before they are made, and again after.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// One directory per hierarchy, v1 first.
+    pub directories: Vec<Directory>,
+    /// The first process (a judge's tiny init) stays outside of what limits the payload, so that an OOM kill or a
+    /// full pids limit never takes the process that reports it.
+    /// On v1 it joins every hierarchy but `memory`, `pids`, `cpu` and `cpuacct`; on v2 alone the
+    /// directory gets two leaves, `init` and `payload`, and the limits are the payload's.
+    #[serde(default)]
+    pub payload_leaf: bool,
+}
+
+/// The v1 controllers that only the payload enters.
+pub(super) const PAYLOAD: [Controller; 4] =
+    [Controller::Memory, Controller::Pids, Controller::Cpu, Controller::Cpuacct];
+
+/// Decides the directories.
+///
+/// An absolute path is taken below each hierarchy's root as the caller sees it, a relative one below the
+/// caller's own cgroup, as runc does. (On v2 it is below the *parent* of the caller's own: a cgroup with processes
+/// in it cannot give controllers to its children.) Without a path it is `/rustbox-<id>`.
+///
+/// # Errors
+/// [`Error::Config`] for a path that climbs or a name the kernel would not take; [`Error::Refused`] where the
+/// host has no cgroups, or for the systemd driver where systemd is not to be had.
+pub fn plan(request: &Request<'_>, layout: &Layout) -> Result<Plan> {
+    if request.systemd {
+        return Err(systemd::refuse(request));
+    }
+    if layout.hierarchies.is_empty() {
+        return Err(Error::Refused("this host has no cgroup hierarchy mounted".to_owned()));
+    }
+    let (relative, below) = match request.cgroups_path {
+        Some(path) if !path.as_os_str().is_empty() => (!path.is_absolute(), container_path(path)?),
+        _ => (false, container_path(Path::new(&format!("/rustbox-{}", request.id)))?),
+    };
+    let mut directories = Vec::with_capacity(layout.hierarchies.len());
+    for hierarchy in &layout.hierarchies {
+        if !selected(hierarchy, request.controllers) {
+            continue;
+        }
+        let mut path = hierarchy.root.clone();
+        if relative {
+            let mut own = layout.own(hierarchy)?;
+            if layout.is_unified() {
+                own.pop();
+            }
+            path.push(own);
+        }
+        path.push(&below);
+        directories.push(Directory {
+            version: hierarchy.version,
+            root: hierarchy.root.clone(),
+            path,
+            controllers: hierarchy.controllers.clone(),
+            existed: false,
+            shared: false,
+            parents: Vec::new(),
+        });
+    }
+    Ok(Plan { directories, payload_leaf: request.payload_leaf })
+}
+
+fn selected(hierarchy: &Hierarchy, controllers: Option<&[Controller]>) -> bool {
+    match controllers {
+        Some(wanted) if hierarchy.version == Version::V1 => hierarchy.controllers.iter().any(|it| wanted.contains(it)),
+        _ => true,
+    }
+}
+
+/// `cgroupsPath` as a path below a root. It may not climb, and may not be the root itself: that would limit, and at
+/// the end kill, the whole host.
+fn container_path(path: &Path) -> Result<PathBuf> {
+    let refuse = |reason: &str| Error::config("$.linux.cgroupsPath", format!("`{}` {reason}", path.display()));
+    let below = safe_relative(path).ok_or_else(|| refuse("climbs with `..`"))?;
+    if below.as_os_str().is_empty() {
+        return Err(refuse("is the root of the hierarchy"));
+    }
+    for name in &below {
+        let bytes = name.as_encoded_bytes();
+        // kernfs allows no newline in a name, and no name over NAME_MAX (cgroup_mkdir()).
+        if bytes.contains(&b'\n') || bytes.len() > 255 {
+            return Err(refuse("has a name that no cgroup can have"));
+        }
+    }
+    Ok(below)
+}
+
+impl Plan {
+    /// The v2 directory, where there is one.
+    pub fn unified(&self) -> Option<&Directory> {
+        self.directories.iter().find(|directory| directory.version == Version::V2)
+    }
+
+    /// Whether all of it is the one v2 hierarchy.
+    pub fn is_unified(&self) -> bool {
+        self.directories.iter().all(|directory| directory.version == Version::V2)
+    }
+
+    /// The directory that answers for a controller.
+    pub fn directory(&self, controller: Controller) -> Option<&Directory> {
+        self.directories.iter().find(|directory| directory.controllers.contains(&controller)).or_else(|| {
+            // On v2 these two belong to the core.
+            self.unified().filter(|_| matches!(controller, Controller::Devices | Controller::Freezer))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hybrid() -> Layout {
+        let v1 = |name: &str, controllers: &[Controller]| Hierarchy {
+            version: Version::V1,
+            root: Path::new("/sys/fs/cgroup").join(name),
+            controllers: controllers.to_vec(),
+        };
+        Layout::new(vec![
+            v1("cpu,cpuacct", &[Controller::Cpu, Controller::Cpuacct]),
+            v1("memory", &[Controller::Memory]),
+            v1("systemd", &[Controller::Systemd]),
+            Hierarchy {
+                version: Version::V2,
+                root: "/sys/fs/cgroup/unified".into(),
+                controllers: vec![Controller::Hugetlb],
+            },
+        ])
+    }
+
+    fn at(path: &str) -> Result<Plan> {
+        plan(&Request { cgroups_path: Some(Path::new(path)), id: "c", ..Request::default() }, &hybrid())
+    }
+
+    #[test]
+    fn an_absolute_path_is_below_every_root() {
+        let plan = at("/pod/c1").unwrap();
+        let paths: Vec<_> = plan.directories.iter().map(|it| it.path.to_str().unwrap()).collect();
+        assert_eq!(
+            paths,
+            [
+                "/sys/fs/cgroup/cpu,cpuacct/pod/c1",
+                "/sys/fs/cgroup/memory/pod/c1",
+                "/sys/fs/cgroup/systemd/pod/c1",
+                "/sys/fs/cgroup/unified/pod/c1"
+            ]
+        );
+        assert_eq!(plan.directory(Controller::Cpuacct).unwrap().root, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
+        assert_eq!(plan.directory(Controller::Hugetlb).unwrap().version, Version::V2);
+        assert_eq!(plan.directory(Controller::Rdma), None);
+    }
+
+    #[test]
+    fn without_a_path_the_id_names_the_cgroup() {
+        let plan = plan(&Request { id: "web", ..Request::default() }, &hybrid()).unwrap();
+        assert_eq!(plan.directories[1].path, Path::new("/sys/fs/cgroup/memory/rustbox-web"));
+    }
+
+    #[test]
+    fn escapes_and_impossible_names_are_refused_by_json_path() {
+        for path in ["/../x", "a/../../b", "/", "/.", "/a\nb", &format!("/{}", "x".repeat(256))] {
+            let error = at(path).unwrap_err().to_string();
+            assert!(error.starts_with("$.linux.cgroupsPath: "), "{path}: {error}");
+        }
+    }
+
+    #[test]
+    fn fewer_controllers_take_fewer_hierarchies_and_keep_v2() {
+        let request = Request { id: "j", controllers: Some(&[Controller::Memory]), ..Request::default() };
+        let plan = plan(&request, &hybrid()).unwrap();
+        let roots: Vec<_> = plan.directories.iter().map(|it| it.root.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(roots, ["memory", "unified"]);
+    }
+
+    #[test]
+    fn a_plan_survives_its_record() {
+        let plan = at("/pod/c1").unwrap();
+        let text = serde_json::to_string(&plan).unwrap();
+        assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+    }
+}

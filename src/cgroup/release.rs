@@ -1,0 +1,332 @@
+//! The end of a cgroup: who is in it, killing them all, removing the directories, and proof.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::create::Cgroup;
+use super::file::Dir;
+use super::layout::{Controller, Version};
+use crate::error::{At, Error, Result};
+use crate::sys::{Errno, process};
+
+/// First pause between two looks at something the kernel is finishing.
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+/// Longest such pause.
+const LAST_PAUSE: Duration = Duration::from_millis(20);
+/// How long one round of freezing may take before it is tried anew.
+const KILL_ROUNDS: u32 = 100;
+
+impl Cgroup {
+    /// Every process in the cgroup and in those below it, as pids of the caller's pid namespace. A process whose
+    /// pid is not visible there reads as 0 and is left out.
+    ///
+    /// # Errors
+    /// As `open(2)` and `read(2)`; a directory that is gone holds nobody.
+    pub fn procs(&self) -> Result<Vec<libc::pid_t>> {
+        let mut pids = BTreeSet::new();
+        if let Some(path) = self.census() {
+            collect(path, &mut pids)?;
+        }
+        Ok(pids.into_iter().collect())
+    }
+
+    /// The directory that knows every member: v2, else the freezer, else the first.
+    fn census(&self) -> Option<&Path> {
+        let plan = &self.plan;
+        plan.unified()
+            .or_else(|| plan.directory(Controller::Freezer))
+            .or_else(|| plan.directories.first())
+            .map(|directory| directory.path.as_path())
+    }
+
+    /// Kills everything in the cgroup with SIGKILL, at once and against any fork bomb: by `cgroup.kill` where there
+    /// is a v2 directory, else by freezing, signalling and thawing until it is empty. Returns
+    /// without having killed (`false`) where the cgroup was shared: what was there before is not ours.
+    ///
+    /// The processes end on their own time; [`Cgroup::remove`] waits for them.
+    ///
+    /// # Errors
+    /// As `write(2)`.
+    pub fn kill(&self) -> Result<bool> {
+        if let Some(unified) = self.plan.unified() {
+            if unified.shared {
+                return Ok(false);
+            }
+            match Dir::new(&unified.path).try_write("cgroup.kill", "1") {
+                Ok(()) => return Ok(true),
+                Err(Errno::ENOENT) if !unified.path.exists() => return Ok(true),
+                // Linux before 5.14.
+                Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno).at("kill cgroup", unified.path.display()),
+            }
+        }
+        if self.plan.directories.iter().any(|directory| directory.shared) {
+            return Ok(false);
+        }
+        self.kill_one_by_one()?;
+        Ok(true)
+    }
+
+    fn kill_one_by_one(&self) -> Result<()> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..KILL_ROUNDS {
+            // Nobody forks while frozen. Where freezing does not work, signalling until nobody is left does.
+            let frozen = self.freeze().is_ok();
+            let left = self.signal(libc::SIGKILL);
+            if frozen {
+                self.thaw()?;
+            }
+            if left? == 0 {
+                return Ok(());
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to every process in the cgroup, through pidfds; says how many got it.
+    ///
+    /// # Errors
+    /// As `pidfd_send_signal(2)`; a process that has just ended is no error.
+    pub fn signal(&self, signal: i32) -> Result<usize> {
+        let mut sent = 0;
+        for pid in self.procs()? {
+            let pidfd = match process::pidfd_open(pid) {
+                Ok(pidfd) => pidfd,
+                Err(Errno::ESRCH) => continue,
+                Err(errno) => return Err(errno).at("open pidfd of", pid),
+            };
+            // The pid may have been given to another process between the listing and the pidfd: is it still a member?
+            if !self.holds(pid)? {
+                continue;
+            }
+            match process::pidfd_send_signal(pidfd.as_fd(), signal) {
+                Ok(()) => sent += 1,
+                Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(errno).at("signal process", pid),
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Whether a process is in this cgroup or below it, by its own `/proc/<pid>/cgroup`.
+    fn holds(&self, pid: libc::pid_t) -> Result<bool> {
+        let mut pids = BTreeSet::new();
+        if let Some(path) = self.census() {
+            collect(path, &mut pids)?;
+        }
+        Ok(pids.contains(&pid))
+    }
+
+    /// Freezes everything in the cgroup and waits until it is frozen.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where the host can freeze by neither interface; [`Error::Other`] when it does not come to rest
+    /// in two seconds, and it is then thawed again.
+    pub fn freeze(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let mut pause = FIRST_PAUSE;
+        let dir = self.freezer()?;
+        loop {
+            // v1: a task that forks while the state goes to FROZEN may leave it at FREEZING for good; writing
+            // again makes the kernel look again.
+            let frozen = match &dir {
+                Freezer::V1(dir) => {
+                    dir.write("freezer.state", "FROZEN")?;
+                    dir.read("freezer.state")?.trim() == "FROZEN"
+                }
+                Freezer::V2(dir) => {
+                    dir.write("cgroup.freeze", "1")?;
+                    dir.keyed("cgroup.events", "frozen")? == Some(1)
+                }
+            };
+            if frozen {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                self.thaw()?;
+                return Err(Error::Other(format!("cgroup `{}` does not freeze", dir.dir().path().display())));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// Lets everything run again.
+    ///
+    /// # Errors
+    /// As `write(2)`.
+    pub fn thaw(&self) -> Result<()> {
+        match self.freezer()? {
+            Freezer::V1(dir) => dir.write("freezer.state", "THAWED"),
+            Freezer::V2(dir) => dir.write("cgroup.freeze", "0"),
+        }
+    }
+
+    /// Whether it has been frozen.
+    ///
+    /// # Errors
+    /// As `read(2)`.
+    pub fn is_frozen(&self) -> Result<bool> {
+        match self.freezer()? {
+            Freezer::V1(dir) => Ok(dir.read("freezer.state")?.trim() != "THAWED"),
+            Freezer::V2(dir) => Ok(dir.number("cgroup.freeze")? == 1),
+        }
+    }
+
+    /// Freezing costs a tenth on v2 and a frozen v2 task can still be killed: it is preferred on hybrid hosts.
+    fn freezer(&self) -> Result<Freezer> {
+        let v2 = self.plan.unified().map(|directory| Dir::new(&directory.path));
+        if let Some(dir) = v2.filter(|dir| dir.has("cgroup.freeze")) {
+            return Ok(Freezer::V2(dir));
+        }
+        match self.plan.directory(Controller::Freezer) {
+            Some(directory) if directory.version == Version::V1 => Ok(Freezer::V1(Dir::new(&directory.path))),
+            _ => Err(Error::Refused("this host has no freezer controller".to_owned())),
+        }
+    }
+
+    /// Removes the directories, those that the container made inside them first, and waits for processes that are
+    /// still ending, at most `patience` in all. That `rmdir` succeeds is the proof that no process is left in any.
+    /// A shared directory stays where others are in it.
+    ///
+    /// # Errors
+    /// [`Error::Other`] naming each directory that is left and a process in it; as `rmdir(2)` for anything but `EBUSY`.
+    pub fn remove(&self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        let mut pause = FIRST_PAUSE;
+        let mut thawed = false;
+        let mut left: Vec<_> = self.plan.directories.iter().rev().collect();
+        loop {
+            let mut busy = Vec::new();
+            for directory in left {
+                let gone = if directory.shared {
+                    rmdir(&directory.path)?;
+                    true
+                } else {
+                    rmdir_tree(&directory.path)?
+                };
+                if !gone {
+                    busy.push(directory);
+                }
+            }
+            if busy.is_empty() {
+                return Ok(());
+            }
+            left = busy;
+            if Instant::now() >= deadline {
+                let left: Vec<_> = left.iter().map(|directory| describe(&directory.path)).collect();
+                return Err(Error::Other(format!("cgroup is still in use: {}", left.join("; "))));
+            }
+            if pause > Duration::from_millis(1) && !thawed {
+                // A v1-frozen task does not die of SIGKILL. Somebody else froze it: we use v2 where it is.
+                thawed = true;
+                for directory in
+                    left.iter().filter(|it| it.version == Version::V1 && it.controllers.contains(&Controller::Freezer))
+                {
+                    let _ = Dir::new(&directory.path).try_write("freezer.state", "THAWED");
+                }
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// The directories that are still there, but for those that were there before: the proof's question.
+    pub fn remaining(&self) -> Vec<PathBuf> {
+        let ours = self.plan.directories.iter().filter(|directory| !directory.shared);
+        ours.map(|directory| directory.path.clone()).filter(|path| path.exists()).collect()
+    }
+}
+
+enum Freezer {
+    V1(Dir),
+    V2(Dir),
+}
+
+impl Freezer {
+    fn dir(&self) -> &Dir {
+        let (Freezer::V1(dir) | Freezer::V2(dir)) = self;
+        dir
+    }
+}
+
+/// `rmdir(2)`: whether the directory is gone. `false` means busy.
+fn rmdir(path: &Path) -> Result<bool> {
+    match std::fs::remove_dir(path) {
+        Ok(()) => Ok(true),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOENT) => Ok(true),
+            Some(Errno::EBUSY | Errno::ENOTEMPTY) => Ok(false),
+            _ => Err(Error::io("rmdir", path.display(), &error)),
+        },
+    }
+}
+
+/// Removes a directory; where it is busy, first the ones below it, deepest first.
+fn rmdir_tree(path: &Path) -> Result<bool> {
+    if rmdir(path)? {
+        return Ok(true);
+    }
+    let mut all = true;
+    for child in children(path)? {
+        all &= rmdir_tree(&child)?;
+    }
+    if all { rmdir(path) } else { Ok(false) }
+}
+
+/// The child cgroups. cgroupfs has no symbolic links and d_type is always known.
+fn children(path: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("read directory", path.display(), &error)),
+    };
+    let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    Ok(directories.map(|entry| entry.path()).collect())
+}
+
+/// Adds the processes of a cgroup and of those below it.
+fn collect(path: &Path, pids: &mut BTreeSet<libc::pid_t>) -> Result<()> {
+    match Dir::new(path).try_read("cgroup.procs") {
+        Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &libc::pid_t| *pid > 0)),
+        // Gone between two looks, or a threaded v2 cgroup, whose processes its domain lists.
+        Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => {}
+        Err(errno) => return Err(errno).at("read", path.join("cgroup.procs").display()),
+    }
+    for child in children(path)? {
+        collect(&child, pids)?;
+    }
+    Ok(())
+}
+
+/// Whether any process is in a cgroup or below it, visible or not.
+pub(super) fn any_process(path: &Path) -> Result<bool> {
+    match Dir::new(path).try_read("cgroup.procs") {
+        Ok(text) if !text.trim().is_empty() => return Ok(true),
+        Ok(_) | Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => {}
+        Err(errno) => return Err(errno).at("read", path.join("cgroup.procs").display()),
+    }
+    for child in children(path)? {
+        if any_process(&child)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A busy directory in words, with one process that holds it.
+fn describe(path: &Path) -> String {
+    let mut pids = BTreeSet::new();
+    let holder = match collect(path, &mut pids).ok().and_then(|()| pids.first()) {
+        Some(pid) => {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            format!("process {pid} `{}`", name.trim())
+        }
+        None => "a process that is ending".to_owned(),
+    };
+    format!("`{}` by {holder}", path.display())
+}
