@@ -10,6 +10,7 @@ pub mod mount;
 pub mod mount_at;
 pub mod path;
 pub mod process;
+pub mod wait;
 
 pub use nix::errno::Errno;
 
