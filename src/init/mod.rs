@@ -4,6 +4,8 @@ pub mod loopback;
 pub mod process;
 pub mod procfs;
 pub mod rootfs;
+pub mod reaper;
+pub mod report;
 pub mod sysctl;
 pub mod time_offsets;
 pub mod uts;
