@@ -8,10 +8,11 @@
  *   --user          a user namespace too, mapping 0 to host id 200000, 65,536 ids
  *   --no-cgroups    no cgroups
  *   --bind SRC DST  read-only bind of SRC; DST is relative to ROOTFS and must exist
+ *   --device SRC DST  bind of a device node
  *   --symlink TEXT DST
  *   --tmpfs DST     a tmpfs
  *   --proc DST      proc
- *   --seed          the root is a fresh tmpfs, ROOTFS is bound nowhere; DSTs are made
+ *   --seed          the root is a fresh tmpfs on ROOTFS, whose content is not seen; DSTs are made
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -36,10 +37,10 @@ enum { FLAG_RDONLY = 1, FLAG_NOSUID = 2, FLAG_NODEV = 4, FLAG_NOEXEC = 8, FLAG_B
        FLAG_PRIVATE = 1 << 18, DETACH = 2 };
 
 static const char *const v1[] = {"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"};
-enum { V1 = sizeof v1 / sizeof *v1, MAX_MOUNTS = 32 };
+enum { V1 = sizeof v1 / sizeof *v1, MAX_MOUNTS = 64 };
 
 struct operation {
-    enum { BIND, SYMLINK, TMPFS, PROC } kind;
+    enum { BIND, DEVICE, SYMLINK, TMPFS, PROC } kind;
     const char *source, *target;
 };
 
@@ -74,6 +75,9 @@ static void apply(const struct operation *op)
     int tree;
 
     switch (op->kind) {
+    case DEVICE:
+        attr.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC;
+        /* fall through */
     case BIND:
         tree = syscall(SYS_open_tree, AT_FDCWD, op->source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
         if (tree < 0 || syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0 ||
@@ -96,6 +100,27 @@ static void apply(const struct operation *op)
     }
 }
 
+/* Makes the mount point of an operation in a fresh root. What is there already, as below proc, is left alone. */
+static void make_target(const struct operation *op)
+{
+    char path[512];
+    struct stat source;
+    char *slash;
+
+    snprintf(path, sizeof path, "%s", op->target);
+    for (slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        mkdir(path, 0755);
+        *slash = '/';
+    }
+    if (op->kind == SYMLINK)
+        return;
+    if (op->kind == TMPFS || op->kind == PROC || (stat(op->source, &source) == 0 && S_ISDIR(source.st_mode)))
+        mkdir(path, 0755);
+    else
+        close(open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0644));
+}
+
 int main(int argc, char **argv)
 {
     struct operation ops[MAX_MOUNTS];
@@ -113,8 +138,10 @@ int main(int argc, char **argv)
             cgroups = 0;
         else if (!strcmp(argv[i], "--seed"))
             seed = 1;
-        else if ((!strcmp(argv[i], "--bind") || !strcmp(argv[i], "--symlink")) && i + 2 < argc) {
-            ops[count++] = (struct operation){argv[i][2] == 'b' ? BIND : SYMLINK, argv[i + 1], argv[i + 2]};
+        else if ((!strcmp(argv[i], "--bind") || !strcmp(argv[i], "--device") || !strcmp(argv[i], "--symlink")) &&
+                 i + 2 < argc) {
+            ops[count++] = (struct operation){
+                argv[i][2] == 'b' ? BIND : argv[i][2] == 'd' ? DEVICE : SYMLINK, argv[i + 1], argv[i + 2]};
             i += 2;
         } else if (!strcmp(argv[i], "--tmpfs") && i + 1 < argc)
             ops[count++] = (struct operation){TMPFS, NULL, argv[++i]};
@@ -175,8 +202,8 @@ int main(int argc, char **argv)
         if (chdir(rootfs) < 0)
             die(rootfs);
         for (i = 0; i < count; i++) {
-            if (seed && ops[i].kind != SYMLINK)
-                mkdir(ops[i].target, 0755);
+            if (seed)
+                make_target(&ops[i]);
             apply(&ops[i]);
         }
         if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", DETACH) < 0 || chdir("/") < 0)
