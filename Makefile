@@ -90,8 +90,8 @@ completions: build ## write the shell completions to target/completions
 .PHONY: install
 install: man completions ## install to $(DESTDIR)$(PREFIX)
 	install -Dm755 $(BIN) $(bindir)/rustbox
-	install -d $(sharedir)/man/man1
-	install -m644 target/man/*.1 $(sharedir)/man/man1/
+	install -d $(sharedir)/man/man8
+	install -m644 target/man/*.8 $(sharedir)/man/man8/
 	install -Dm644 target/completions/rustbox.bash $(sharedir)/bash-completion/completions/rustbox
 	install -Dm644 target/completions/_rustbox $(sharedir)/zsh/site-functions/_rustbox
 	install -Dm644 target/completions/rustbox.fish $(sharedir)/fish/vendor_completions.d/rustbox.fish
@@ -101,7 +101,7 @@ install: man completions ## install to $(DESTDIR)$(PREFIX)
 
 .PHONY: uninstall
 uninstall: ## remove what install put there
-	rm -f $(bindir)/rustbox $(sharedir)/man/man1/rustbox.1 $(sharedir)/man/man1/rustbox-*.1
+	rm -f $(bindir)/rustbox $(sharedir)/man/man8/rustbox.8 $(sharedir)/man/man8/rustbox-*.8
 	rm -f $(sharedir)/bash-completion/completions/rustbox $(sharedir)/zsh/site-functions/_rustbox
 	rm -f $(sharedir)/fish/vendor_completions.d/rustbox.fish
 	rm -rf $(sharedir)/rustbox
