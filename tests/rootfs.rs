@@ -6,8 +6,14 @@
 #[path = "rootfs/sandbox.rs"]
 mod sandbox;
 
+#[path = "rootfs/attacks.rs"]
+mod attacks;
 #[path = "rootfs/basic.rs"]
 mod basic;
+#[path = "rootfs/options.rs"]
+mod options;
+#[path = "rootfs/parts.rs"]
+mod parts;
 
 /// One case: its name and what it does.
 type Case = (&'static str, fn() -> Result<(), String>);
@@ -19,7 +25,8 @@ fn main() {
     let wanted = |name: &str| {
         filters.is_empty() || filters.iter().any(|filter| if exact { *filter == name } else { name.contains(*filter) })
     };
-    let cases: Vec<Case> = basic::CASES.iter().copied().filter(|(name, _)| wanted(name)).collect();
+    let all = [basic::CASES, options::CASES, attacks::CASES, parts::CASES].concat();
+    let cases: Vec<Case> = all.into_iter().filter(|(name, _)| wanted(name)).collect();
     if arguments.iter().any(|argument| argument == "--list") {
         for (name, _) in &cases {
             println!("{name}: test");

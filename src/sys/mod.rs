@@ -11,6 +11,7 @@ pub mod mount_at;
 pub mod path;
 pub mod process;
 pub mod wait;
+pub mod xattr;
 
 pub use nix::errno::Errno;
 

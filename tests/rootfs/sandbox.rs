@@ -18,6 +18,8 @@ pub struct Sandbox {
     dir: tempfile::TempDir,
     pub config: Value,
     pub context: RootfsContext,
+    /// The container shares the host's network namespace.
+    pub host_network: bool,
 }
 
 impl Sandbox {
@@ -31,7 +33,12 @@ impl Sandbox {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("open the bundle");
         fs::copy("/bin/busybox", root.join("bin/busybox")).expect("copy busybox");
         let config = json!({"ociVersion": "1.2.0", "root": {"path": "rootfs"}, "mounts": [], "linux": {}});
-        Sandbox { dir, config, context: RootfsContext { new_mount_ns: true, ..RootfsContext::default() } }
+        Sandbox {
+            dir,
+            config,
+            context: RootfsContext { new_mount_ns: true, ..RootfsContext::default() },
+            host_network: false,
+        }
     }
 
     /// The host's path of the bundle.
@@ -89,11 +96,15 @@ impl Sandbox {
         rootfs.open().map_err(words)?;
         let (mut reader, mut writer) = std::io::pipe().map_err(|error| error.to_string())?;
         let (gate, mut opener) = std::io::pipe().map_err(|error| error.to_string())?;
-        let mut namespaces = (libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET) as u64;
+        let mut namespaces = (libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWPID) as u64;
+        if !self.host_network {
+            namespaces |= libc::CLONE_NEWNET as u64;
+        }
         if self.context.userns {
-            namespaces |= (libc::CLONE_NEWUSER | libc::CLONE_NEWPID) as u64;
-        } else {
-            namespaces |= libc::CLONE_NEWPID as u64;
+            namespaces |= libc::CLONE_NEWUSER as u64;
+        }
+        if self.context.cgroup_ns {
+            namespaces |= libc::CLONE_NEWCGROUP as u64;
         }
         let child = clone3(CloneArgs { namespaces, ..CloneArgs::default() }, || {
             let mut gate = &gate;
@@ -226,4 +237,36 @@ pub fn refuses_writes(dir: &str, errno: i32) -> Outcome {
         Ok(()) => Err(format!("{dir} is writable")),
         Err(error) => equal(&format!("the error of writing in {dir}"), error.raw_os_error(), Some(errno)),
     }
+}
+
+/// Runs `body` in a clone with a mount namespace of its own, none of whose mounts reaches the host.
+pub fn in_private_namespace(body: impl FnOnce() -> Outcome) -> Outcome {
+    let (mut reader, mut writer) = std::io::pipe().map_err(|error| error.to_string())?;
+    let args = CloneArgs { namespaces: libc::CLONE_NEWNS as u64, ..CloneArgs::default() };
+    let child = clone3(args, || {
+        let private = shell("mount --make-rprivate /");
+        match private.and_then(|()| body()) {
+            Ok(()) => 0,
+            Err(why) => {
+                let _ = writer.write_all(why.as_bytes());
+                1
+            }
+        }
+    })
+    .map_err(|errno| format!("clone: {errno}"))?;
+    drop(writer);
+    let mut why = String::new();
+    reader.read_to_string(&mut why).map_err(|error| error.to_string())?;
+    match wait_pidfd(child.pidfd.as_fd(), true) {
+        Ok(Some(Ended::Exited(0))) => Ok(()),
+        Ok(Some(Ended::Exited(1))) => Err(why),
+        ended => Err(format!("the child ended with {ended:?}")),
+    }
+}
+
+/// Runs a shell command of the host.
+pub fn shell(command: &str) -> Outcome {
+    let output = std::process::Command::new("/bin/sh").arg("-ec").arg(command).output();
+    let output = output.map_err(|error| format!("{command}: {error}"))?;
+    ensure(output.status.success(), format!("{command}: {}", String::from_utf8_lossy(&output.stderr)))
 }

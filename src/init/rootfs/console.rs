@@ -9,7 +9,7 @@ use crate::sys::mount::{OPEN_TREE_CLONE, move_mount, open_tree};
 use crate::sys::path::{fstat, mknodat, openat};
 
 /// Binds the terminal on `/dev/console`, a plain file or node there, never through a link (CVE-2025-52565).
-pub(super) fn bind(tree: &Tree, terminal: BorrowedFd<'_>) -> Result<()> {
+pub(super) fn bind(tree: &mut Tree, terminal: BorrowedFd<'_>) -> Result<()> {
     let object = "/dev/console";
     let dev = tree.directory("dev").at("create directory", "/dev")?;
     match mknodat(dev.as_fd(), c"console", libc::S_IFREG | 0o600, 0) {

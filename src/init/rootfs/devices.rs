@@ -91,7 +91,7 @@ impl Device {
     ///
     /// # Errors
     /// Where something else is at its path (runtime spec, "Devices"), and as `mknod(2)`.
-    pub fn make(&self, tree: &Tree, host: Option<&OwnedFd>) -> Result<()> {
+    pub fn make(&self, tree: &mut Tree, host: Option<&OwnedFd>) -> Result<()> {
         let (parent, name) = split(&self.path);
         let object = || format!("/{}", self.path);
         let dir = tree.directory(parent).at("create directory of device", object())?;
@@ -124,7 +124,7 @@ impl Device {
 }
 
 /// The links that the spec asks for in every `/dev`.
-pub(super) fn make_links(tree: &Tree) -> Result<()> {
+pub(super) fn make_links(tree: &mut Tree) -> Result<()> {
     let dev = tree.directory("dev").at("create directory", "/dev")?;
     let link = |target: &std::ffi::CStr, name: &std::ffi::CStr| match symlinkat(target, dev.as_fd(), name) {
         Err(Errno::EEXIST) | Ok(()) => Ok(()),

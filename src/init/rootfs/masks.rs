@@ -147,8 +147,6 @@ impl Masks {
 fn empty_tmpfs() -> sys::Result<OwnedFd> {
     let tmpfs = FsContext::open(c"tmpfs")?;
     tmpfs.set_flag(c"ro")?;
-    tmpfs.set_string(c"nr_blocks", c"1")?;
-    tmpfs.set_string(c"nr_inodes", c"1")?;
     tmpfs.set_string(c"mode", c"555")?;
     tmpfs.mount(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 }

@@ -17,6 +17,7 @@ mod bind;
 mod cgroup_mount;
 mod console;
 mod devices;
+mod idmap;
 mod masks;
 mod mounts;
 mod pivot;
@@ -145,13 +146,17 @@ impl Rootfs {
             self.detach_from_host(&tree)?;
             self.opened.rootfs = Some(tree);
         }
+        let mut namespaces = idmap::Namespaces::default();
         for planned in &self.plan.mounts {
             let opened = match &planned.kind {
                 MountKind::Bind { source, recursive } if userns || planned.idmap.is_some() => {
                     let object = format!("/{}", planned.destination);
-                    let open = || -> Result<OwnedFd> {
+                    let mut open = || -> Result<OwnedFd> {
                         let tree = bind::open_source(source, *recursive)?;
                         self.detach_from_host(&tree)?;
+                        if let Some(idmap) = &planned.idmap {
+                            namespaces.map(&tree, idmap, &object)?;
+                        }
                         bind::set_attributes(&tree, &planned.options, &object)?;
                         Ok(tree)
                     };
@@ -192,11 +197,13 @@ impl Rootfs {
                 self.late.push((mount, format!("/{}", planned.destination)));
             }
         }
+        // Only files are made from here on: a directory found once stays the same.
+        tree.keep_directories();
         for (at, device) in self.plan.devices.iter().enumerate() {
-            device.make(&tree, self.opened.devices.get(at).and_then(Option::as_ref))?;
+            device.make(&mut tree, self.opened.devices.get(at).and_then(Option::as_ref))?;
         }
         if self.plan.links {
-            devices::make_links(&tree)?;
+            devices::make_links(&mut tree)?;
         }
         self.opened.devices.clear();
         umask(old_umask);
@@ -245,12 +252,12 @@ impl Rootfs {
     /// # Errors
     /// Of the first step that fails; [`Rootfs::enter`] must have succeeded.
     pub fn finish(&mut self, console: Option<BorrowedFd<'_>>) -> Result<()> {
-        let tree = self.tree.take().ok_or_else(unmounted)?;
+        let mut tree = self.tree.take().ok_or_else(unmounted)?;
         if self.context.new_mount_ns {
             self.plan.propagation.end()?;
         }
         if let Some(console) = console {
-            console::bind(&tree, console)?;
+            console::bind(&mut tree, console)?;
         }
         for (mount, destination) in self.late.drain(..) {
             mounts::make_readonly(&mount, &destination)?;

@@ -113,7 +113,7 @@ pub(super) fn settle(tree: &mut Tree, planned: &PlannedMount, place: &Place) -> 
         Rc::new(tree.find(&planned.destination, libc::O_DIRECTORY).at("open", &object)?)
     };
     if options.tmpcopyup {
-        tmpcopyup::copy(&place.handle, &mounted, &object)?;
+        tmpcopyup::copy(&place.handle, &mounted, &object, &options.data)?;
     }
     bind::set_tree_attributes(&mounted, options, &object)?;
     bind::set_propagation(&mounted, options, &object)?;

@@ -33,11 +33,13 @@ pub(super) struct Tree {
     pub root: Rc<OwnedFd>,
     /// Handles of fresh file systems: what is created right below them needs no look-up from the root.
     fresh: Vec<(String, Rc<OwnedFd>)>,
+    /// Whether every directory looked up is remembered, because no mount follows that could cover one.
+    settled: bool,
 }
 
 impl Tree {
     pub fn new(root: OwnedFd) -> Self {
-        Tree { root: Rc::new(root), fresh: Vec::new() }
+        Tree { root: Rc::new(root), fresh: Vec::new(), settled: false }
     }
 
     /// Opens an existing path with `O_PATH | flags`; symbolic links resolve inside the root.
@@ -56,11 +58,20 @@ impl Tree {
     }
 
     /// A handle of the directory `path`, created with its parents (mode 0755) where missing.
-    pub fn directory(&self, path: &str) -> Result<Rc<OwnedFd>> {
+    pub fn directory(&mut self, path: &str) -> Result<Rc<OwnedFd>> {
         if let Some((_, handle)) = self.fresh.iter().find(|(base, _)| base == path) {
             return Ok(handle.clone());
         }
-        Ok(self.walk(path, Kind::Directory, 0)?.handle)
+        let handle = self.walk(path, Kind::Directory, 0)?.handle;
+        if self.settled {
+            self.fresh.push((path.to_owned(), handle.clone()));
+        }
+        Ok(handle)
+    }
+
+    /// All mounts are made: directories keep their handles from now on.
+    pub fn keep_directories(&mut self) {
+        self.settled = true;
     }
 
     /// The mount point `path`, created where missing. Forgets fresh handles that the coming mount could cover.
