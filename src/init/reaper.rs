@@ -105,10 +105,8 @@ impl Reaper<'_> {
     fn reap_until(&self, payload: libc::pid_t, signals: &SignalFd) -> Result<Ended> {
         let mut exec_completed = false;
         loop {
-            let mut fds = [
-                PollFd::new(self.line.as_fd(), PollFlags::POLLIN),
-                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            ];
+            let mut fds =
+                [PollFd::new(self.line.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
             match poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno).at("poll", "the line to the supervisor"),

@@ -89,9 +89,8 @@ impl Line {
     /// # Errors
     /// As `socketpair(2)`.
     pub fn pair() -> Result<(Line, Line)> {
-        let (ours, theirs) =
-            socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-                .at("make", "the line to the judge's init")?;
+        let (ours, theirs) = socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .at("make", "the line to the judge's init")?;
         Ok((Line(ours), Line(theirs)))
     }
 
@@ -246,7 +245,14 @@ mod tests {
         let all = [
             Report::Exec(Exec { at_ns: u64::MAX, setup_cpu_ns: 2, image_bytes: 3, watched: true }),
             Report::ExecFailed(libc::ENOENT, "exec `x`".to_owned()),
-            Report::Ended(Ended { at_ns: 1, status: 0x8b, user_us: 2, system_us: 3, exec_completed: true, files: None }),
+            Report::Ended(Ended {
+                at_ns: 1,
+                status: 0x8b,
+                user_us: 2,
+                system_us: 3,
+                exec_completed: true,
+                files: None,
+            }),
             Report::Ended(Ended { files: Some(seen), ..Ended::default() }),
             Report::Listener,
             Report::Artefact(String::new()),
