@@ -93,8 +93,7 @@ impl Runner<'_> {
     pub fn run(&mut self, hooks: &[Hook]) -> Result<Vec<Error>> {
         let mut warnings = Vec::new();
         for (index, hook) in hooks.iter().enumerate() {
-            let done = self
-                .run_one(hook)
+            let done = run_program(hook, self.state, self.default_env, self.on_start)
                 .context(|| format!("{} hook #{index} `{}`", self.kind.name(), hook.path().display()));
             match done {
                 Err(error) if self.kind.is_fatal() => return Err(error),
@@ -104,94 +103,132 @@ impl Runner<'_> {
         }
         Ok(warnings)
     }
-
-    fn run_one(&mut self, hook: &Hook) -> Result<()> {
-        if !hook.path().is_absolute() {
-            return Err(Error::Other("the path is not absolute".into()));
-        }
-        let deadline = match hook.timeout() {
-            None => None,
-            Some(seconds) => {
-                let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
-                let seconds = seconds.ok_or_else(|| Error::Other("the timeout is not above zero".into()))?;
-                Instant::now().checked_add(Duration::from_secs(seconds))
-            }
-        };
-        let (mut child, mut pipes) = self.spawn(hook)?;
-        let ended = child.wait(&mut pipes, deadline)?;
-        let stderr = String::from_utf8_lossy(&pipes.stderr.kept);
-        let words = match (ended, pipes.failure()) {
-            (None, _) => format!("timed out after {} s and was killed", hook.timeout().unwrap_or_default()),
-            (_, Some(errno)) => format!("exec: {}", errno.desc()),
-            (Some(Ended::Exited(0)), None) => return Ok(()),
-            (Some(Ended::Exited(status)), None) => format!("exit status {status}"),
-            (Some(Ended::Signaled(signal, _)), None) => format!("killed by signal {signal}"),
-        };
-        let stderr = stderr.trim();
-        Err(Error::Other(if stderr.is_empty() { words } else { format!("{words}: {stderr}") }))
-    }
-
-    fn spawn(&mut self, hook: &Hook) -> Result<(HookProcess, Pipes)> {
-        let c_string = |text: &[u8]| CString::new(text).map_err(|_| Error::Other("has a NUL byte".into()));
-        let program = c_string(hook.path().as_os_str().as_bytes())?;
-        let args = match hook.args().as_deref() {
-            None | Some([]) => vec![program.clone()],
-            Some(args) => args.iter().map(|word| c_string(word.as_bytes())).collect::<Result<_>>()?,
-        };
-        let env = hook.env().as_deref().unwrap_or(self.default_env);
-        let argv = StringVector::new(args);
-        let envp = StringVector::new(env.iter().map(|word| c_string(word.as_bytes())).collect::<Result<_>>()?);
-
-        let stdin = self.state_file()?;
-        let pipe = || pipe2(OFlag::O_CLOEXEC).at("make", "pipe");
-        let ((out_read, out_write), (err_read, err_write)) = (pipe()?, pipe()?);
-        let ((fail_read, fail_write), (gate_read, gate_write)) = (pipe()?, pipe()?);
-
-        let child = clone3(CloneArgs::default(), || {
-            let begin = || -> std::result::Result<Errno, Errno> {
-                // Also end when the runtime does: the gate's other end, of which this is a copy, must go first.
-                nix::unistd::close(std::os::fd::AsRawFd::as_raw_fd(&gate_write))?;
-                if path::read_all(gate_read.as_fd(), 8)?.is_empty() {
-                    return Err(Errno::ECANCELED);
-                }
-                // A group of its own, so that a hook that hangs can be ended with what it has started.
-                nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0))?;
-                process::dup_to(stdin.as_fd(), 0)?;
-                process::dup_to(out_write.as_fd(), 1)?;
-                process::dup_to(err_write.as_fd(), 2)?;
-                process::close_on_exec_from(3)?;
-                attributes::reset_signals()?;
-                Ok(process::execve(&program, &argv, &envp))
-            };
-            let (Ok(errno) | Err(errno)) = begin();
-            let _ = path::write_once(fail_write.as_fd(), &(errno as i32).to_ne_bytes());
-            127
-        })
-        .at("clone", "hook")?;
-        // Whatever goes wrong from here on, the child is killed before its program begins.
-        let child = HookProcess { child, reaped: false };
-        (self.on_start)(child.child.pid)?;
-        path::write_once(gate_write.as_fd(), b"1").at("start", "hook")?;
-        let pipes = Pipes { stdout: Output::new(out_read), stderr: Output::new(err_read), failure: fail_read };
-        Ok((child, pipes))
-    }
-
-    /// A descriptor to read the state from.
-    fn state_file(&self) -> Result<OwnedFd> {
-        if self.state.len() <= PIPE_CAPACITY {
-            let (read, write) = pipe2(OFlag::O_CLOEXEC).at("make", "pipe")?;
-            path::write_once(write.as_fd(), self.state).at("write", "state")?;
-            return Ok(read);
-        }
-        let flags = nix::sys::memfd::MemFdCreateFlag::MFD_CLOEXEC;
-        let file = nix::sys::memfd::memfd_create(c"state", flags).at("make", "memory file")?;
-        let mut file = std::fs::File::from(file);
-        std::io::Write::write_all(&mut file, self.state).at("write", "state")?;
-        std::io::Seek::rewind(&mut file).at("rewind", "state")?;
-        Ok(file.into())
-    }
 }
 
+/// Runs the hooks of a kind whose failure ends the container. `on_start` is told the pid of each before it begins.
+///
+/// # Errors
+/// The first failure; the hooks after it have not run.
+pub fn run(
+    kind: Kind,
+    hooks: &[Hook],
+    state: &[u8],
+    on_start: &mut dyn FnMut(libc::pid_t) -> Result<()>,
+) -> Result<()> {
+    Runner { kind, state, default_env: &[], on_start }.run(hooks).map(drop)
+}
+
+/// Runs poststart or poststop hooks: all of them, whatever fails. Returns the failures, which are warnings.
+pub fn run_all(
+    kind: Kind,
+    hooks: &[Hook],
+    state: &[u8],
+    on_start: &mut dyn FnMut(libc::pid_t) -> Result<()>,
+) -> Vec<Error> {
+    Runner { kind, state, default_env: &[], on_start }.run(hooks).unwrap_or_else(|error| vec![error])
+}
+
+/// Runs one program as hooks are run: `stdin` is all its input, a missing `env` is `default_env`, the timeout is in seconds.
+/// `on_start` is told its pid before it begins.
+///
+/// # Errors
+/// How it failed, with what it wrote to stderr: `exit status 1: no such thing`, `exec: Permission denied`,
+/// `timed out after 1 s and was killed`.
+pub fn run_program(
+    hook: &Hook,
+    stdin: &[u8],
+    default_env: &[String],
+    on_start: &mut dyn FnMut(libc::pid_t) -> Result<()>,
+) -> Result<()> {
+    if !hook.path().is_absolute() {
+        return Err(Error::Other("the path is not absolute".into()));
+    }
+    let deadline = match hook.timeout() {
+        None => None,
+        Some(seconds) => {
+            let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
+            let seconds = seconds.ok_or_else(|| Error::Other("the timeout is not above zero".into()))?;
+            Instant::now().checked_add(Duration::from_secs(seconds))
+        }
+    };
+    let (mut child, mut pipes) = spawn(hook, stdin, default_env, on_start)?;
+    let ended = child.wait(&mut pipes, deadline)?;
+    let stderr = String::from_utf8_lossy(&pipes.stderr.kept);
+    let words = match (ended, pipes.failure()) {
+        (None, _) => format!("timed out after {} s and was killed", hook.timeout().unwrap_or_default()),
+        (_, Some(errno)) => format!("exec: {}", errno.desc()),
+        (Some(Ended::Exited(0)), None) => return Ok(()),
+        (Some(Ended::Exited(status)), None) => format!("exit status {status}"),
+        (Some(Ended::Signaled(signal, _)), None) => format!("killed by signal {signal}"),
+    };
+    let stderr = stderr.trim();
+    Err(Error::Other(if stderr.is_empty() { words } else { format!("{words}: {stderr}") }))
+}
+
+fn spawn(
+    hook: &Hook,
+    stdin: &[u8],
+    default_env: &[String],
+    on_start: &mut dyn FnMut(libc::pid_t) -> Result<()>,
+) -> Result<(HookProcess, Pipes)> {
+    let c_string = |text: &[u8]| CString::new(text).map_err(|_| Error::Other("has a NUL byte".into()));
+    let program = c_string(hook.path().as_os_str().as_bytes())?;
+    let args = match hook.args().as_deref() {
+        None | Some([]) => vec![program.clone()],
+        Some(args) => args.iter().map(|word| c_string(word.as_bytes())).collect::<Result<_>>()?,
+    };
+    let env = hook.env().as_deref().unwrap_or(default_env);
+    let argv = StringVector::new(args);
+    let envp = StringVector::new(env.iter().map(|word| c_string(word.as_bytes())).collect::<Result<_>>()?);
+
+    let stdin = input(stdin)?;
+    let pipe = || pipe2(OFlag::O_CLOEXEC).at("make", "pipe");
+    let ((out_read, out_write), (err_read, err_write)) = (pipe()?, pipe()?);
+    let ((fail_read, fail_write), (gate_read, gate_write)) = (pipe()?, pipe()?);
+
+    let child = clone3(CloneArgs::default(), || {
+        let begin = || -> std::result::Result<Errno, Errno> {
+            // Also end when the runtime does: the gate's other end, of which this is a copy, must go first.
+            nix::unistd::close(std::os::fd::AsRawFd::as_raw_fd(&gate_write))?;
+            if path::read_all(gate_read.as_fd(), 8)?.is_empty() {
+                return Err(Errno::ECANCELED);
+            }
+            // A group of its own, so that a hook that hangs can be ended with what it has started.
+            nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0))?;
+            process::dup_to(stdin.as_fd(), 0)?;
+            process::dup_to(out_write.as_fd(), 1)?;
+            process::dup_to(err_write.as_fd(), 2)?;
+            process::close_on_exec_from(3)?;
+            attributes::reset_signals()?;
+            Ok(process::execve(&program, &argv, &envp))
+        };
+        let (Ok(errno) | Err(errno)) = begin();
+        let _ = path::write_once(fail_write.as_fd(), &(errno as i32).to_ne_bytes());
+        127
+    })
+    .at("clone", "hook")?;
+    // Whatever goes wrong from here on, the child is killed before its program begins.
+    let child = HookProcess { child, reaped: false };
+    on_start(child.child.pid)?;
+    path::write_once(gate_write.as_fd(), b"1").at("start", "hook")?;
+    let pipes = Pipes { stdout: Output::new(out_read), stderr: Output::new(err_read), failure: fail_read };
+    Ok((child, pipes))
+}
+
+/// A descriptor to read all of `content` from.
+fn input(content: &[u8]) -> Result<OwnedFd> {
+    if content.len() <= PIPE_CAPACITY {
+        let (read, write) = pipe2(OFlag::O_CLOEXEC).at("make", "pipe")?;
+        path::write_once(write.as_fd(), content).at("write", "state")?;
+        return Ok(read);
+    }
+    let flags = nix::sys::memfd::MemFdCreateFlag::MFD_CLOEXEC;
+    let file = nix::sys::memfd::memfd_create(c"state", flags).at("make", "memory file")?;
+    let mut file = std::fs::File::from(file);
+    std::io::Write::write_all(&mut file, content).at("write", "state")?;
+    std::io::Seek::rewind(&mut file).at("rewind", "state")?;
+    Ok(file.into())
+}
 /// A hook that is killed and reaped if it is dropped while it runs.
 struct HookProcess {
     child: Child,

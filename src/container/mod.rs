@@ -1,2 +1,3 @@
 //! The OCI life of a container.
+pub mod console;
 pub mod hooks;

@@ -1,4 +1,5 @@
 //! What runs inside the clone, in order.
+pub mod console;
 pub mod keyring;
 pub mod loopback;
 pub mod process;
@@ -8,4 +9,5 @@ pub mod report;
 pub mod rootfs;
 pub mod sysctl;
 pub mod time_offsets;
+pub mod user_namespace;
 pub mod uts;

@@ -12,6 +12,7 @@ pub mod path;
 pub mod process;
 pub mod wait;
 pub mod xattr;
+pub mod tty;
 
 pub use nix::errno::Errno;
 
