@@ -6,6 +6,7 @@ mod load;
 pub mod mount_options;
 mod normalise;
 mod shape;
+mod validate;
 
 pub use default::{default_document, default_spec};
 pub use features::features;
@@ -13,3 +14,16 @@ pub use load::{
     Bundle, MAX_DOCUMENT, OCI_VERSION_MAX, OCI_VERSION_MIN, load, load_process, load_resources, parse_process,
     parse_resources, parse_spec,
 };
+pub use validate::{Fact, Host, validate, validate_id, validate_process, validate_resources};
+
+use oci_spec::runtime::{Process, Spec};
+
+use crate::error::{Error, Result};
+
+/// The process to run, which the runtime spec requires once `start` is called.
+///
+/// # Errors
+/// [`Error::Config`] when the configuration has none.
+pub fn process(spec: &Spec) -> Result<&Process> {
+    spec.process().as_ref().ok_or_else(|| Error::config("$.process", "is missing, so there is nothing to start"))
+}
