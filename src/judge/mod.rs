@@ -4,4 +4,5 @@ pub mod evidence;
 pub mod language;
 pub mod lease;
 pub mod limits;
+pub mod sandbox;
 pub mod verdict;

@@ -1,0 +1,367 @@
+//! From a step's configuration and its limits to the OCI bundle of its sandbox.
+//!
+//! Pure: [`configure`] and [`restrict`] build the configuration. Effects: [`Stage`] makes the bundle's root file
+//! system, a private tree of empty mount points, links as the host has them, and the files that go in.
+
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use serde_json::{Value, json};
+
+use super::limits::Limits;
+use crate::error::{At, Error, Result};
+
+/// The directory in the sandbox that holds what the judge puts in, read-only.
+pub const BOX: &str = "/box";
+/// The working directory, a private tmpfs.
+pub const WORK: &str = "/work";
+
+/// A host directory or file given to the sandbox (`--dir IN=OUT[:rw]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// On the host, absolute.
+    pub inside: PathBuf,
+    /// In the sandbox, absolute.
+    pub outside: PathBuf,
+    /// Whether the program may write to it.
+    pub writable: bool,
+}
+
+impl std::str::FromStr for Share {
+    type Err = String;
+
+    /// `IN=OUT[:rw|:ro]`: OUT is the host's path, IN the sandbox's; one path alone stands for both.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (paths, writable) = match text.rsplit_once(':') {
+            Some((paths, "rw")) => (paths, true),
+            Some((paths, "ro")) => (paths, false),
+            _ => (text, false),
+        };
+        let (inside, outside) = paths.split_once('=').unwrap_or((paths, paths));
+        let plain = |path: &str| {
+            let path = PathBuf::from(path);
+            let climbs = path.components().any(|part| matches!(part, Component::ParentDir));
+            (path.is_absolute() && !climbs).then_some(path)
+        };
+        match (plain(inside), plain(outside)) {
+            (Some(inside), Some(outside)) if inside != Path::new("/") => Ok(Share { inside, outside, writable }),
+            _ => Err(format!("`{text}` is not IN=OUT[:rw] with absolute paths")),
+        }
+    }
+}
+
+/// What instantiates a step, besides its configuration.
+#[derive(Debug)]
+pub struct Setting<'a> {
+    /// The limits.
+    pub limits: &'a Limits,
+    /// The first host id of the sandbox's range and the size of the range; no user namespace without.
+    pub ids: Option<(u32, u32)>,
+    /// Host paths bound read-only, where they exist.
+    pub paths: &'a [PathBuf],
+    /// Inodes of each writable tmpfs.
+    pub inodes: u64,
+    /// `K=V`, after the bundle's own.
+    pub env: &'a [String],
+    /// Host directories given to the sandbox.
+    pub shares: &'a [Share],
+    /// The program, where the configuration has none.
+    pub args: Option<&'a [String]>,
+    /// The staged files must be copied into the sandbox: the file system that they lie on forbids execution.
+    pub copy_box: bool,
+}
+
+/// Builds the configuration of a judge sandbox from a template.
+///
+/// # Errors
+/// [`Error::Config`] where the template is no OCI configuration.
+pub fn configure(template: &Value, setting: &Setting<'_>) -> Result<Spec> {
+    let mut config = template.clone();
+    if let Some(args) = setting.args {
+        config["process"]["args"] = json!(args);
+    }
+    for variable in setting.env {
+        push(&mut config["process"]["env"], json!(variable));
+    }
+    for mount in config["mounts"].as_array_mut().into_iter().flatten() {
+        let limited = ["/tmp", WORK].iter().any(|place| mount["destination"] == *place);
+        if mount["type"] == "tmpfs" && limited {
+            // One page more than the largest file, so that the file size limit is met before the disk is full.
+            let size = setting.limits.file_size_bytes.saturating_add(4096).max(4096);
+            push(&mut mount["options"], json!(format!("size={size}")));
+            push(&mut mount["options"], json!(format!("nr_inodes={}", setting.inodes)));
+        }
+    }
+    for path in setting.paths {
+        if std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_symlink()) {
+            push(&mut config["mounts"], bind(path, path, &["rbind", "ro", "nosuid", "nodev"]));
+        }
+    }
+    if setting.copy_box {
+        let options = ["tmpcopyup", "ro", "nosuid", "nodev", "mode=755"];
+        push(
+            &mut config["mounts"],
+            json!({"destination": BOX, "type": "tmpfs", "source": "tmpfs", "options": options}),
+        );
+    }
+    for share in setting.shares {
+        let access = if share.writable { "rw" } else { "ro" };
+        push(&mut config["mounts"], bind(&share.outside, &share.inside, &["rbind", access, "nosuid", "nodev"]));
+    }
+    match setting.ids {
+        Some((first, size)) => {
+            let mapping = json!([{"containerID": 0, "hostID": first, "size": size}]);
+            config["linux"]["uidMappings"] = mapping.clone();
+            config["linux"]["gidMappings"] = mapping;
+        }
+        None => {
+            if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
+                namespaces.retain(|namespace| namespace["type"] != "user");
+            }
+        }
+    }
+    restrict(&mut config, setting.limits);
+    serde_json::from_value(config).map_err(|error| Error::config("bundles", error.to_string()))
+}
+
+/// Lays the limits over any configuration, a user's own bundle too: cgroup resources and rlimits, no new privileges, no
+/// terminal.
+pub fn restrict(config: &mut Value, limits: &Limits) {
+    let resources = &mut config["linux"]["resources"];
+    // Swap counts memory and swap together: equal, so that there is none.
+    resources["memory"]["limit"] = json!(limits.memory_bytes);
+    resources["memory"]["swap"] = json!(limits.memory_bytes);
+    resources["pids"]["limit"] = json!(limits.processes);
+    // A backstop in whole seconds, past what the judge itself enforces.
+    let cpu = (limits.cpu_time_ms + limits.extra_time_ms).div_ceil(1000) + 1;
+    let fixed = [
+        ("RLIMIT_CPU", cpu, cpu + 1),
+        ("RLIMIT_FSIZE", limits.file_size_bytes, limits.file_size_bytes),
+        ("RLIMIT_NOFILE", limits.open_files, limits.open_files),
+        ("RLIMIT_STACK", limits.stack_bytes, limits.stack_bytes),
+        ("RLIMIT_CORE", 0, 0),
+    ];
+    let process = &mut config["process"];
+    let mut rlimits: Vec<Value> = process["rlimits"].as_array().cloned().unwrap_or_default();
+    rlimits.retain(|limit| !fixed.iter().any(|(name, ..)| limit["type"] == *name));
+    rlimits.extend(fixed.iter().map(|(name, soft, hard)| json!({"type": name, "soft": soft, "hard": hard})));
+    process["rlimits"] = Value::Array(rlimits);
+    process["noNewPrivileges"] = json!(true);
+    process["terminal"] = json!(false);
+}
+
+/// The writable tmpfs of a configuration: where the payload can fill a disk.
+pub fn writable_tmpfs(spec: &Spec) -> Vec<PathBuf> {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let writable = mounts.iter().filter(|mount| {
+        let read_only = mount.options().iter().flatten().any(|option| option == "ro");
+        mount.typ().as_deref() == Some("tmpfs") && !read_only && mount.destination() != Path::new("/dev")
+    });
+    writable.map(|mount| mount.destination().clone()).collect()
+}
+
+fn bind(from: &Path, to: &Path, options: &[&str]) -> Value {
+    json!({"destination": to, "type": "bind", "source": from, "options": options})
+}
+
+/// Appends to a list, which is made where there is none.
+fn push(list: &mut Value, value: Value) {
+    match list {
+        Value::Array(list) => list.push(value),
+        other => *other = json!([value]),
+    }
+}
+
+/// The bundle directory of one sandbox, with the staged root file system in `rootfs`.
+#[derive(Debug)]
+pub struct Stage {
+    directory: PathBuf,
+}
+
+impl Stage {
+    /// Makes the bundle directory, which must not exist, and the skeleton of its root file system.
+    ///
+    /// # Errors
+    /// What the file system answers.
+    pub fn make(directory: PathBuf, paths: &[PathBuf]) -> Result<Stage> {
+        let stage = Stage { directory };
+        let mut builder = std::fs::DirBuilder::new();
+        builder.mode(0o755).create(&stage.directory).at("make", stage.directory.display())?;
+        let rootfs = stage.rootfs();
+        for name in ["", "proc", "dev", "tmp", "work", "box", "etc"] {
+            let path = rootfs.join(name);
+            builder.create(&path).at("make", path.display())?;
+        }
+        let passwd = "root:x:0:0:root:/:/usr/sbin/nologin\nbox:x:1000:1000:box:/work:/bin/sh\n";
+        stage.put("etc/passwd", passwd.as_bytes(), 0o444)?;
+        stage.put("etc/group", b"root:x:0:\nbox:x:1000:\n", 0o444)?;
+        for path in paths {
+            stage.mirror(path)?;
+        }
+        Ok(stage)
+    }
+
+    /// The bundle directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The root file system.
+    pub fn rootfs(&self) -> PathBuf {
+        self.directory.join("rootfs")
+    }
+
+    /// Puts a file into `/box`.
+    ///
+    /// # Errors
+    /// What the file system answers.
+    pub fn put_into_box(&self, name: &str, content: &[u8], executable: bool) -> Result<()> {
+        self.put(&format!("box/{name}"), content, if executable { 0o555 } else { 0o444 })
+    }
+
+    fn put(&self, name: &str, content: &[u8], mode: u32) -> Result<()> {
+        use std::io::Write;
+        let path = self.rootfs().join(name);
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).open(&path).at("make", path.display())?;
+        file.write_all(content).at("write", path.display())?;
+        // Whatever the caller's umask says: the sandbox's user is another one.
+        file.set_permissions(std::fs::Permissions::from_mode(mode)).at("chmod", path.display())
+    }
+
+    /// A host path's place in the root file system: the same link, or a mount point.
+    fn mirror(&self, path: &Path) -> Result<()> {
+        let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+        let place = self.rootfs().join(path.strip_prefix("/").unwrap_or(path));
+        if let Some(parent) = place.parent() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).at("make", parent.display())?;
+        }
+        if metadata.is_symlink() {
+            let target = std::fs::read_link(path).at("read the link", path.display())?;
+            return std::os::unix::fs::symlink(target, &place).at("make the link", place.display());
+        }
+        if metadata.is_dir() {
+            return std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&place).at("make", place.display());
+        }
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o444)
+            .open(&place)
+            .at("make", place.display())
+            .map(drop)
+    }
+
+    /// Whether programs on this file system may be executed at all (`/run` often forbids it).
+    pub fn forbids_exec(&self) -> bool {
+        use nix::sys::statvfs::{FsFlags, statvfs};
+        statvfs(&self.directory).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC))
+    }
+
+    /// Removes all of it.
+    ///
+    /// # Errors
+    /// What the file system answers.
+    pub fn remove(self) -> Result<()> {
+        std::fs::remove_dir_all(&self.directory).at("remove", self.directory.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::language::Library;
+
+    fn setting(limits: &Limits) -> Setting<'_> {
+        Setting {
+            limits,
+            ids: Some((1000, 65536)),
+            paths: &[],
+            inodes: 7,
+            env: &[],
+            shares: &[],
+            args: None,
+            copy_box: false,
+        }
+    }
+
+    #[test]
+    fn limits_become_resources_rlimits_and_mount_options() {
+        let limits = Limits { file_size_bytes: 8192, cpu_time_ms: 1500, extra_time_ms: 600, ..Limits::default() };
+        let base = Library::embedded().base().unwrap();
+        let args = ["/bin/true".to_owned()];
+        let env = ["A=b".to_owned()];
+        let paths = [PathBuf::from("/usr"), PathBuf::from("/nowhere")];
+        let setting = Setting { args: Some(&args), env: &env, paths: &paths, ..setting(&limits) };
+        let spec = configure(&base.config, &setting).unwrap();
+        let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
+        let memory = resources.memory().as_ref().unwrap();
+        assert_eq!((memory.limit(), memory.swap()), (Some(256 << 20), Some(256 << 20)));
+        assert_eq!(spec.linux().as_ref().unwrap().uid_mappings().as_ref().unwrap()[0].host_id(), 1000);
+        let process = spec.process().as_ref().unwrap();
+        assert!(process.env().as_ref().unwrap().contains(&"A=b".to_owned()));
+        let cpu = &process.rlimits().as_ref().unwrap()[0];
+        assert_eq!((cpu.soft(), cpu.hard()), (4, 5));
+        let mounts = spec.mounts().as_ref().unwrap();
+        let work = mounts.iter().find(|mount| mount.destination() == Path::new(WORK)).unwrap();
+        let options = work.options().as_ref().unwrap();
+        for option in ["size=12288", "nr_inodes=7", "nosuid", "nodev"] {
+            assert!(options.contains(&option.to_owned()), "{option}");
+        }
+        assert!(mounts.iter().any(|mount| mount.destination() == Path::new("/usr")));
+        assert!(!mounts.iter().any(|mount| mount.destination() == Path::new("/nowhere")));
+        assert_eq!(writable_tmpfs(&spec), [PathBuf::from("/tmp"), PathBuf::from(WORK)]);
+    }
+
+    #[test]
+    fn without_ids_there_is_no_user_namespace() {
+        let limits = Limits::default();
+        let base = Library::embedded().base().unwrap();
+        let spec = configure(&base.config, &Setting { ids: None, ..setting(&limits) }).unwrap();
+        let namespaces = spec.linux().as_ref().unwrap().namespaces().as_ref().unwrap();
+        assert!(!namespaces.iter().any(|it| it.typ() == oci_spec::runtime::LinuxNamespaceType::User));
+    }
+
+    #[test]
+    fn a_bundle_of_the_user_keeps_its_own_rlimits_but_not_ours() {
+        let mut config = json!({"process": {"noNewPrivileges": false, "rlimits": [
+            {"type": "RLIMIT_NPROC", "soft": 1, "hard": 1}, {"type": "RLIMIT_CORE", "soft": 9, "hard": 9}]}});
+        restrict(&mut config, &Limits::default());
+        let rlimits = config["process"]["rlimits"].as_array().unwrap();
+        assert!(rlimits.iter().any(|limit| limit["type"] == "RLIMIT_NPROC"));
+        let core: Vec<_> = rlimits.iter().filter(|limit| limit["type"] == "RLIMIT_CORE").collect();
+        assert_eq!((core.len(), &core[0]["hard"]), (1, &json!(0)));
+        assert_eq!(config["process"]["noNewPrivileges"], true);
+    }
+
+    #[test]
+    fn shares_are_in_equals_out_with_absolute_paths() {
+        let share: Share = "/data=/srv/data:rw".parse().unwrap();
+        assert_eq!((share.inside, share.outside, share.writable), ("/data".into(), "/srv/data".into(), true));
+        assert!(!"/data".parse::<Share>().unwrap().writable);
+        for bad in ["", "data=/x", "/x=data", "/=/x", "/x=/../y", "/x/../y=/z"] {
+            assert!(bad.parse::<Share>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_stage_mirrors_links_and_makes_mount_points() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = directory.path().join("host");
+        std::fs::create_dir(&host).unwrap();
+        std::os::unix::fs::symlink("usr/bin", host.join("bin")).unwrap();
+        std::fs::write(host.join("file"), "").unwrap();
+        let paths = [host.join("bin"), host.join("file"), host.join("missing")];
+        let stage = Stage::make(directory.path().join("stage"), &paths).unwrap();
+        let at = |name: &str| stage.rootfs().join(host.strip_prefix("/").unwrap()).join(name);
+        assert_eq!(std::fs::read_link(at("bin")).unwrap(), Path::new("usr/bin"));
+        assert!(at("file").is_file() && !at("missing").exists());
+        stage.put_into_box("main.sh", b"true", false).unwrap();
+        assert!(stage.put_into_box("main.sh", b"x", false).is_err(), "never over something");
+        assert!(Stage::make(directory.path().join("stage"), &[]).is_err());
+        stage.remove().unwrap();
+        assert!(!directory.path().join("stage").exists());
+    }
+}
