@@ -242,8 +242,8 @@ pub struct ForbiddenCall {
     pub number: i32,
     /// Its name on that architecture, where known.
     pub name: Option<String>,
-    /// AUDIT_ARCH_* of the caller.
-    pub arch: u32,
+    /// Its entry point: `x86_64`, or the `AUDIT_ARCH_*` number in hexadecimal.
+    pub arch: String,
     /// Its arguments.
     pub args: [u64; 6],
     /// The caller, in the supervisor's pid namespace.

@@ -1,8 +1,10 @@
 //! Judging: limits, evidence, verdicts, languages, and the supervisor that ties them to the engine.
 
+pub mod capture;
 pub mod evidence;
 pub mod language;
 pub mod lease;
 pub mod limits;
+pub mod meter;
 pub mod sandbox;
 pub mod verdict;

@@ -40,7 +40,7 @@ fn hold(rule: usize, e: &mut Evidence) {
         2 => e.compile = own(Status::Re, Cause::ReNonzeroExit),
         3 => {
             let call =
-                ForbiddenCall { number: 101, name: Some("ptrace".into()), arch: 0xc000_003e, args: [0; 6], pid: 7 };
+                ForbiddenCall { number: 101, name: Some("ptrace".into()), arch: "x86_64".into(), args: [0; 6], pid: 7 };
             e.seccomp = Some(call);
         }
         4 => e.cgroup.oom = Oom::V1 { kills: Some(1), event_fired: Some(true), failcnt: Some(3) },

@@ -1,0 +1,204 @@
+//! The payload's cgroups, read: CPU time while it runs, all counters at the end, and the two events worth waking for.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::evidence::{CgroupEvidence, MemorySplit, Oom};
+use crate::cgroup::{Controller, Plan, Version};
+use crate::error::{At, Result};
+use crate::sys::path;
+
+/// The readings of one sandbox. The cgroups are new, so every counter is a delta since they were made; what the
+/// set-up of the payload's process used is subtracted by the supervisor, who knows it.
+#[derive(Debug)]
+pub struct Meter {
+    memory: Option<(Version, PathBuf)>,
+    pids: Option<PathBuf>,
+    cpu: Option<(OwnedFd, Clock)>,
+    cpu_directory: Option<(Version, PathBuf)>,
+    oom_event: Option<EventFd>,
+    pids_events: Option<OwnedFd>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Clock {
+    /// `cpuacct.usage`, ns.
+    Nanoseconds,
+    /// `usage_usec` of `cpu.stat`.
+    CpuStat,
+}
+
+impl Meter {
+    /// Opens what is read while the payload runs, and registers for the OOM event. To be called when the cgroups exist
+    /// and before the payload starts. What the host lacks is left out: its evidence stays unknown.
+    ///
+    /// # Errors
+    /// Where a file of a controller that is there cannot be opened.
+    pub fn open(plan: &Plan) -> Result<Meter> {
+        let place = |controller: Controller| {
+            let directory = plan.directory(controller)?;
+            let leaf = plan.payload_leaf && plan.is_unified();
+            let path = if leaf { directory.path.join("payload") } else { directory.path.clone() };
+            Some((directory.version, path))
+        };
+        let memory = place(Controller::Memory);
+        let pids = place(Controller::Pids).map(|(_, path)| path);
+        let cpu_directory =
+            place(Controller::Cpuacct).or_else(|| place(Controller::Cpu).filter(|it| it.0 == Version::V2));
+        let cpu = match &cpu_directory {
+            Some((Version::V1, path)) => Some((open(&path.join("cpuacct.usage"))?, Clock::Nanoseconds)),
+            Some((Version::V2, path)) => Some((open(&path.join("cpu.stat"))?, Clock::CpuStat)),
+            None => None,
+        };
+        let oom_event = match &memory {
+            Some((Version::V1, path)) => Some(oom_event(path)?),
+            _ => None,
+        };
+        let pids_events = match &pids {
+            Some(path) => Some(open(&path.join("pids.events"))?),
+            None => None,
+        };
+        Ok(Meter { memory, pids, cpu, cpu_directory, oom_event, pids_events })
+    }
+
+    /// CPU time used so far, µs.
+    pub fn cpu_us(&self) -> Option<u64> {
+        let (file, clock) = self.cpu.as_ref()?;
+        let text = read_open(file.as_fd())?;
+        match clock {
+            Clock::Nanoseconds => text.trim().parse::<u64>().ok().map(|ns| ns / 1000),
+            Clock::CpuStat => keyed(&text, "usage_usec"),
+        }
+    }
+
+    /// How often a fork has failed for the pids limit.
+    pub fn pids_limit_hits(&self) -> Option<u64> {
+        keyed(&read_open(self.pids_events.as_ref()?.as_fd())?, "max")
+    }
+
+    /// Has a `POLLPRI` event when the pids limit was hit.
+    pub fn pids_events(&self) -> Option<BorrowedFd<'_>> {
+        self.pids_events.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The current make-up of the memory charge.
+    pub fn memory_split(&self, at_us: u64) -> Option<MemorySplit> {
+        let (version, path) = self.memory.as_ref()?;
+        let text = read(&path.join("memory.stat"))?;
+        let get = |v1: &str, v2: &str| keyed(&text, if *version == Version::V1 { v1 } else { v2 });
+        // On v1 `cache` counts shmem too.
+        let shmem = get("shmem", "shmem")?;
+        let file = get("cache", "file")?.saturating_sub(shmem);
+        Some(MemorySplit { anon: get("rss", "anon")?, file, shmem, at_us })
+    }
+
+    /// All counters. To be called when the payload has ended and before the cgroups are removed.
+    pub fn read(&self, setup_cpu_us: u64) -> CgroupEvidence {
+        let (cpu_user_us, cpu_system_us) = self.cpu_split();
+        CgroupEvidence {
+            cpu_us: self.cpu_us().map(|us| us.saturating_sub(setup_cpu_us)),
+            cpu_user_us,
+            cpu_system_us,
+            memory_peak_bytes: self.memory.as_ref().and_then(|(version, path)| {
+                let file = if *version == Version::V1 { "memory.max_usage_in_bytes" } else { "memory.peak" };
+                number(&path.join(file))
+            }),
+            oom: self.oom(),
+            pids_limit_hits: self.pids_limit_hits(),
+            pids_peak: self.pids.as_ref().and_then(|path| number(&path.join("pids.peak"))),
+            memory_split: None,
+        }
+    }
+
+    fn cpu_split(&self) -> (Option<u64>, Option<u64>) {
+        match &self.cpu_directory {
+            Some((Version::V1, path)) => {
+                let us = |file: &str| number(&path.join(file)).map(|ns| ns / 1000);
+                (us("cpuacct.usage_user"), us("cpuacct.usage_sys"))
+            }
+            Some((Version::V2, path)) => {
+                let text = read(&path.join("cpu.stat")).unwrap_or_default();
+                (keyed(&text, "user_usec"), keyed(&text, "system_usec"))
+            }
+            None => (None, None),
+        }
+    }
+
+    fn oom(&self) -> Oom {
+        match &self.memory {
+            None => Oom::Unknown,
+            Some((Version::V1, path)) => {
+                let failcnt = number(&path.join("memory.failcnt"));
+                // Missing where swap is not accounted; then memory.failcnt alone counts.
+                let with_swap = number(&path.join("memory.memsw.failcnt")).unwrap_or(0);
+                Oom::V1 {
+                    kills: read(&path.join("memory.oom_control")).and_then(|text| keyed(&text, "oom_kill")),
+                    event_fired: self.oom_event.as_ref().map(|event| event.read().is_ok_and(|count| count > 0)),
+                    failcnt: failcnt.map(|count| count + with_swap),
+                }
+            }
+            Some((Version::V2, path)) => {
+                let count = |file: &str, key: &str| read(&path.join(file)).and_then(|text| keyed(&text, key));
+                Oom::V2 { kills: count("memory.events", "oom_kill"), local_oom: count("memory.events.local", "oom") }
+            }
+        }
+    }
+}
+
+/// cgroup v1: an eventfd that counts OOM situations in the cgroup or an ancestor
+/// (`admin-guide/cgroup-v1/memory`, section 10).
+fn oom_event(directory: &Path) -> Result<EventFd> {
+    let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).at("make", "an eventfd")?;
+    let control = open(&directory.join("memory.oom_control"))?;
+    let line = format!("{} {}", event.as_fd().as_raw_fd(), control.as_raw_fd());
+    let name = directory.join("cgroup.event_control");
+    let file = path::open(&name, libc::O_WRONLY).at("open", name.display())?;
+    path::write_once(file.as_fd(), line.as_bytes()).at("write to", name.display())?;
+    Ok(event)
+}
+
+fn open(file: &Path) -> Result<OwnedFd> {
+    path::open(file, libc::O_RDONLY).at("open", file.display())
+}
+
+/// The whole of a small file that is kept open, from its beginning.
+fn read_open(file: BorrowedFd<'_>) -> Option<String> {
+    let mut buffer = [0u8; 1024];
+    let length = nix::sys::uio::pread(file, &mut buffer, 0).ok()?;
+    String::from_utf8(buffer[..length].to_vec()).ok()
+}
+
+fn read(file: &Path) -> Option<String> {
+    std::fs::read_to_string(file).ok()
+}
+
+fn number(file: &Path) -> Option<u64> {
+    read(file)?.trim().parse().ok()
+}
+
+/// The value of `key` in lines of `key value`.
+fn keyed(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_whole_words() {
+        let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
+        assert_eq!(keyed(text, "oom_kill"), Some(3));
+        assert_eq!(keyed(text, "oom"), None);
+        assert_eq!(keyed("", "max"), None);
+    }
+
+    #[test]
+    fn what_the_host_lacks_is_unknown() {
+        let meter = Meter::open(&Plan::default()).unwrap();
+        let evidence = meter.read(0);
+        assert_eq!((evidence.cpu_us, evidence.oom, evidence.pids_limit_hits), (None, Oom::Unknown, None));
+    }
+}
