@@ -195,7 +195,8 @@ impl Config {
         }
         let devices = self.linux.iter().flat_map(|linux| &linux.devices).flatten();
         for (index, device) in devices.enumerate() {
-            if device.typ.as_deref() == Some("p") {
+            // Without a type it is that which is missing, as the next pass will say.
+            if matches!(device.typ.as_deref(), None | Some("p")) {
                 continue;
             }
             for (name, number) in [("major", &device.major), ("minor", &device.minor)] {
