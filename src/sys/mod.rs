@@ -6,10 +6,12 @@
 
 pub mod attributes;
 pub mod clone;
+pub mod mailbox;
 pub mod mount;
 pub mod mount_at;
 pub mod path;
 pub mod process;
+pub mod seccomp;
 pub mod wait;
 pub mod xattr;
 pub mod tty;

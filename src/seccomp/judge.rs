@@ -1,0 +1,325 @@
+//! The judge's filters.
+//!
+//! Two programs are attached to a judged payload; of their answers the kernel takes the stricter:
+//!
+//! 1. the **watch** ([`watch`]) answers USER_NOTIF for the hostile set and allows everything else. A notification is
+//!    the only proof of a forbidden call: a bare SIGSYS can be raised by the program itself;
+//! 2. the **allow-list** ([`allow_list`]) allows what C, C++, Rust, Go, Python, Java, Node and shell programs need,
+//!    and the hostile set too (ERRNO is stricter than USER_NOTIF, so refusing here would hide the notification). Any
+//!    other call gets ENOSYS, or EPERM where a library takes ENOSYS amiss: never death.
+//!
+//! Each program starts with a decision tree over ranges of numbers, made by [`super::bpf`]; the few calls of the
+//! allow-list whose arguments matter continue in rules that seccompiler compiled. Every group of calls is explained in
+//! `docs/seccomp.md`.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use libc::c_long;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+use super::bpf::{self, JEQ, JGE, JSET, LD, Leaf, NATIVE, OFF_ARCH, OFF_NR, RET, X32_BIT, jump, off_arg_low, stmt};
+use super::tables;
+use crate::error::{At, Error, Result};
+use crate::sys::seccomp::{self as sys, Instruction, action};
+
+/// `CLONE_NEW*` of every kind of namespace.
+const CLONE_NEW: u32 = 0x7e02_0080;
+
+/// Queries and settings of personality(2) that sanitizers, `setarch -R` and C libraries use: PER_LINUX, ADDR_NO_RANDOMIZE
+/// and the query.
+const PERSONALITIES: [u32; 3] = [0, 0x0004_0000, 0xffff_ffff];
+
+/// Socket families that no isolated program has a use for, and that reach past a network namespace or are raw.
+const HOSTILE_FAMILIES: [u32; 4] =
+    [libc::AF_PACKET as u32, libc::AF_KEY as u32, libc::AF_VSOCK as u32, libc::AF_XDP as u32];
+
+/// Both programs, ready to be attached.
+#[derive(Debug, Clone)]
+pub struct JudgeFilter {
+    watch: Vec<Instruction>,
+    allow_list: Vec<Instruction>,
+}
+
+impl JudgeFilter {
+    /// Builds both programs; some tens of microseconds.
+    pub fn new() -> Result<Self> {
+        Ok(JudgeFilter { watch: watch(), allow_list: allow_list()? })
+    }
+
+    /// Attaches both to the calling thread and returns the listener (close-on-exec). Needs `no_new_privs` or
+    /// CAP_SYS_ADMIN. Afterwards seccomp(2) answers ENOSYS; sendmsg(2), write(2), close(2) and execve(2) are allowed, so
+    /// the listener may be handed on by any of them.
+    pub fn load(&self) -> Result<OwnedFd> {
+        // The watch comes first: the allow-list refuses seccomp(2) itself.
+        let listener = sys::set_mode_filter(&self.watch, sys::FLAG_NEW_LISTENER | sys::FLAG_SPEC_ALLOW)
+            .at("load seccomp filter", "watch")?
+            .ok_or_else(|| Error::Other("the kernel made no seccomp listener".into()))?;
+        sys::set_mode_filter(&self.allow_list, sys::FLAG_SPEC_ALLOW).at("load seccomp filter", "allow-list")?;
+        Ok(listener)
+    }
+}
+
+/// The program that notifies of the hostile set and allows the rest.
+pub fn watch() -> Vec<Instruction> {
+    let notify = Leaf::Return(action::USER_NOTIF);
+    let mut named: Vec<(u32, Leaf)> = tables::HOSTILE.iter().map(|nr| (*nr as u32, notify)).collect();
+    let by_argument = [libc::SYS_clone, libc::SYS_unshare, libc::SYS_personality, libc::SYS_socket];
+    named.extend(by_argument.iter().map(|nr| (*nr as u32, Leaf::Fall)));
+
+    // Foreign calls are the allow-list's to refuse.
+    let mut code = vec![stmt(LD, OFF_ARCH), jump(JEQ, NATIVE, 1, 0), stmt(RET, action::ALLOW), stmt(LD, OFF_NR)];
+    code.extend(bpf::tree(&bpf::ranges(&named, Leaf::Return(action::ALLOW))));
+    // The kernel takes the family, the persona and the flags as 32-bit values, whatever the upper half says.
+    code.extend([jump(JEQ, libc::SYS_socket as u32, 0, HOSTILE_FAMILIES.len() as u8 + 3), stmt(LD, off_arg_low(0))]);
+    code.extend(any_of(&HOSTILE_FAMILIES, action::USER_NOTIF, action::ALLOW));
+    code.extend([jump(JEQ, libc::SYS_personality as u32, 0, PERSONALITIES.len() as u8 + 3), stmt(LD, off_arg_low(0))]);
+    code.extend(any_of(&PERSONALITIES, action::ALLOW, action::USER_NOTIF));
+    // clone and unshare.
+    code.extend([
+        stmt(LD, off_arg_low(0)),
+        jump(JSET, CLONE_NEW, 0, 1),
+        stmt(RET, action::USER_NOTIF),
+        stmt(RET, action::ALLOW),
+    ]);
+    code
+}
+
+/// `yes` if the accumulator is one of `values`, else `no`.
+fn any_of(values: &[u32], yes: u32, no: u32) -> Vec<Instruction> {
+    let len = values.len();
+    let mut code: Vec<_> = values.iter().enumerate().map(|(i, v)| jump(JEQ, *v, (len - i) as u8, 0)).collect();
+    code.extend([stmt(RET, no), stmt(RET, yes)]);
+    code
+}
+
+/// The program that allows what programs need and refuses the rest with an errno.
+pub fn allow_list() -> Result<Vec<Instruction>> {
+    let allow = Leaf::Return(action::ALLOW);
+    let eperm = Leaf::Return(bpf::errno(libc::EPERM));
+    let enosys = bpf::errno(libc::ENOSYS);
+    let arguments = by_argument()?;
+    let mut named: Vec<(u32, Leaf)> = Vec::with_capacity(400);
+    named.extend(arguments.keys().map(|nr| (*nr as u32, Leaf::Fall)));
+    named.extend(tables::ALLOWED.iter().chain(tables::HOSTILE).map(|nr| (*nr as u32, allow)));
+    named.extend(tables::REFUSED.iter().map(|nr| (*nr as u32, eperm)));
+
+    let mut code = vec![stmt(LD, OFF_ARCH), jump(JEQ, NATIVE, 1, 0), stmt(RET, enosys), stmt(LD, OFF_NR)];
+    // x32 numbers (and negative ones, which no kernel has).
+    code.extend([jump(JGE, X32_BIT, 0, 1), stmt(RET, enosys)]);
+    code.extend(bpf::tree(&bpf::ranges(&named, Leaf::Return(enosys))));
+    let rules = SeccompFilter::new(
+        arguments,
+        SeccompAction::Errno(libc::EPERM as u32),
+        SeccompAction::Allow,
+        std::env::consts::ARCH.try_into().map_err(|error| Error::Other(format!("seccompiler: {error}")))?,
+    )
+    .and_then(BpfProgram::try_from)
+    .map_err(|error| Error::Other(format!("seccompiler: {error}")))?;
+    code.extend(rules.into_iter().map(|i| Instruction { code: i.code, jt: i.jt, jf: i.jf, k: i.k }));
+    Ok(code)
+}
+
+/// The calls whose arguments decide: allowed where a rule matches, else EPERM.
+fn by_argument() -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
+    let is = |index, op, value: u64| SeccompCondition::new(index, SeccompCmpArgLen::Dword, op, value);
+    let family = |family: i32| is(0, SeccompCmpOp::Eq, family as u64);
+    let rule = |conditions: Vec<std::result::Result<SeccompCondition, _>>| {
+        conditions.into_iter().collect::<std::result::Result<Vec<_>, _>>().and_then(SeccompRule::new)
+    };
+    let rules = || {
+        let mut sockets = vec![
+            rule(vec![family(libc::AF_UNIX)])?,
+            rule(vec![family(libc::AF_INET)])?,
+            rule(vec![family(libc::AF_INET6)])?,
+            // getifaddrs(3) and getaddrinfo(3) list the addresses; the other netlink protocols are attack surface.
+            rule(vec![family(libc::AF_NETLINK), is(2, SeccompCmpOp::Eq, libc::NETLINK_ROUTE as u64)])?,
+        ];
+        // The watch notifies of these; an errno here would hide it.
+        for hostile in HOSTILE_FAMILIES {
+            sockets.push(rule(vec![family(hostile as i32)])?);
+        }
+        Ok::<_, seccompiler::BackendError>(BTreeMap::from([
+            (libc::SYS_socket, sockets),
+            // Typing into a terminal that somebody else reads (CVE-2005-4890, CVE-2023-28339's class).
+            (
+                libc::SYS_ioctl,
+                vec![rule(vec![is(1, SeccompCmpOp::Ne, libc::TIOCSTI), is(1, SeccompCmpOp::Ne, libc::TIOCLINUX)])?],
+            ),
+            // A filter of the program's own could answer before the watch does.
+            (libc::SYS_prctl, vec![rule(vec![is(0, SeccompCmpOp::Ne, libc::PR_SET_SECCOMP as u64)])?]),
+        ]))
+    };
+    rules().map_err(|error| Error::Other(format!("seccompiler: {error}")))
+}
+
+/// One forbidden call, as evidence.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Record {
+    /// System call number.
+    pub nr: i32,
+    /// Its name, or `syscall_N` where libseccomp knows none.
+    pub name: String,
+    /// Architecture of the entry point: `x86_64`, or the `AUDIT_ARCH_*` number in hexadecimal.
+    pub arch: String,
+    /// The raw arguments.
+    pub args: [u64; 6],
+    /// The calling thread's id, in the supervisor's pid namespace; 0 where it is not visible there.
+    pub pid: u32,
+    /// Address of the instruction after the call.
+    pub instruction_pointer: u64,
+}
+
+/// Reads the forbidden call that waits at `listener`; blocks until there is one, so poll first. `None`: its caller died
+/// or was interrupted before it could be read, so poll again.
+///
+/// The caller is to kill the payload then. The call never goes on: closing the listener makes it fail with ENOSYS.
+pub fn supervise(listener: BorrowedFd<'_>) -> Result<Option<Record>> {
+    let Some(notification) = sys::notif_recv(listener.as_fd()).at("receive from", "the seccomp listener")? else {
+        return Ok(None);
+    };
+    let data = notification.data;
+    Ok(Some(Record {
+        nr: data.nr,
+        name: name(data.nr),
+        arch: if data.arch == NATIVE { std::env::consts::ARCH.to_owned() } else { format!("{:#x}", data.arch) },
+        args: data.args,
+        pid: notification.pid,
+        instruction_pointer: data.instruction_pointer,
+    }))
+}
+
+/// The native name of a system call.
+pub fn name(nr: i32) -> String {
+    let newer = tables::NEWER.iter().find(|(newer, _)| *newer == c_long::from(nr));
+    match newer {
+        Some((_, name)) => (*name).to_owned(),
+        None => libseccomp::ScmpSyscall::from_raw_syscall(nr).get_name().unwrap_or_else(|_| format!("syscall_{nr}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seccomp::bpf::run;
+    use crate::sys::seccomp::Data;
+
+    fn both(nr: c_long, arch: u32, args: [u64; 6]) -> (u32, u32) {
+        let data = Data { nr: nr as i32, arch, instruction_pointer: 0, args };
+        (run(&watch(), &data).expect("watch"), run(&allow_list().expect("built"), &data).expect("allow-list"))
+    }
+
+    fn zero(nr: c_long) -> (u32, u32) {
+        both(nr, NATIVE, [0; 6])
+    }
+
+    #[test]
+    fn no_call_stands_in_two_lists() {
+        let mut all: Vec<c_long> = [tables::ALLOWED, tables::HOSTILE, tables::REFUSED].concat();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
+    }
+
+    #[test]
+    fn the_allow_list_lets_the_hostile_set_reach_the_watch() {
+        for nr in tables::HOSTILE {
+            assert_eq!(zero(*nr), (action::USER_NOTIF, action::ALLOW), "{nr}");
+        }
+        for family in HOSTILE_FAMILIES {
+            let got = both(libc::SYS_socket, NATIVE, [u64::from(family), 3, 0, 0, 0, 0]);
+            assert_eq!(got, (action::USER_NOTIF, action::ALLOW), "{family}");
+        }
+    }
+
+    #[test]
+    fn the_rest_is_allowed_or_refused_and_never_dies() {
+        let named = |list: &[c_long], nr| list.contains(&nr);
+        let conditional = [libc::SYS_socket, libc::SYS_ioctl, libc::SYS_prctl];
+        for nr in 0..600 {
+            let want = if named(tables::HOSTILE, nr) || conditional.contains(&nr) {
+                continue;
+            } else if named(tables::ALLOWED, nr) {
+                action::ALLOW
+            } else if named(tables::REFUSED, nr) {
+                bpf::errno(libc::EPERM)
+            } else {
+                bpf::errno(libc::ENOSYS)
+            };
+            assert_eq!(zero(nr), (action::ALLOW, want), "{nr}");
+        }
+    }
+
+    #[test]
+    fn foreign_entry_points_are_refused_for_every_number() {
+        let enosys = bpf::errno(libc::ENOSYS);
+        for nr in (0..600).chain([-1]) {
+            assert_eq!(both(nr, 0x4000_0003, [0; 6]), (action::ALLOW, enosys), "i386 {nr}");
+            assert_eq!(both(nr | c_long::from(X32_BIT), NATIVE, [0; 6]), (action::ALLOW, enosys), "x32 {nr}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_judged_by_the_half_the_kernel_reads() {
+        let high = 1u64 << 32;
+        let first = |nr, value| both(nr, NATIVE, [value, 0, 0, 0, 0, 0]);
+        let notify = (action::USER_NOTIF, action::ALLOW);
+        let allow = (action::ALLOW, action::ALLOW);
+        let eperm = (action::ALLOW, bpf::errno(libc::EPERM));
+        for flag in [
+            libc::CLONE_NEWNS,
+            libc::CLONE_NEWUSER,
+            libc::CLONE_NEWPID,
+            libc::CLONE_NEWNET,
+            libc::CLONE_NEWIPC,
+            libc::CLONE_NEWUTS,
+            libc::CLONE_NEWCGROUP,
+            0x80,
+        ] {
+            assert_eq!(first(libc::SYS_unshare, flag as u64), notify, "{flag:#x}");
+            assert_eq!(first(libc::SYS_clone, flag as u64 | high | 17), notify, "{flag:#x}");
+        }
+        assert_eq!(first(libc::SYS_clone, 0x003d_0f00), allow, "a thread");
+        assert_eq!(first(libc::SYS_clone, 17), allow, "a fork");
+        assert_eq!(first(libc::SYS_unshare, libc::CLONE_FILES as u64), allow);
+        assert_eq!(first(libc::SYS_personality, 0xffff_ffff), allow);
+        assert_eq!(first(libc::SYS_personality, u64::MAX), allow);
+        assert_eq!(first(libc::SYS_personality, 0x0004_0000), allow);
+        assert_eq!(first(libc::SYS_personality, 0x0010_0000), notify);
+        assert_eq!(first(libc::SYS_socket, 1), allow);
+        assert_eq!(first(libc::SYS_socket, 2), allow);
+        assert_eq!(first(libc::SYS_socket, 10), allow);
+        assert_eq!(first(libc::SYS_socket, 16), allow, "rtnetlink");
+        assert_eq!(both(libc::SYS_socket, NATIVE, [16, 3, 12, 0, 0, 0]), eperm, "netfilter");
+        assert_eq!(first(libc::SYS_socket, 17 | high), notify);
+        assert_eq!(first(libc::SYS_socket, 38), eperm, "AF_ALG");
+        assert_eq!(both(libc::SYS_ioctl, NATIVE, [0, libc::TIOCSTI | high, 0, 0, 0, 0]), eperm);
+        assert_eq!(both(libc::SYS_ioctl, NATIVE, [0, libc::TCGETS, 0, 0, 0, 0]), allow);
+        assert_eq!(first(libc::SYS_prctl, 22), eperm);
+        assert_eq!(first(libc::SYS_prctl, 15), allow);
+    }
+
+    /// The decision tree against an independent compiler of filters.
+    #[test]
+    fn the_watch_answers_as_libseccomp_would() {
+        let mut context = libseccomp::ScmpFilterContext::new(libseccomp::ScmpAction::Allow).expect("context");
+        for nr in tables::HOSTILE {
+            context.add_rule(libseccomp::ScmpAction::Notify, *nr as i32).expect("rule");
+        }
+        let reference = crate::seccomp::profile::export(&context).expect("exported");
+        for nr in 0..600 {
+            let data = Data { nr, arch: NATIVE, ..Data::default() };
+            assert_eq!(run(&watch(), &data), run(&reference, &data), "{nr}");
+        }
+    }
+
+    #[test]
+    fn names() {
+        assert_eq!(name(libc::SYS_ptrace as i32), "ptrace");
+        assert_eq!(name(467), "open_tree_attr");
+        assert_eq!(name(9999), "syscall_9999");
+    }
+}

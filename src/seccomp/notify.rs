@@ -1,0 +1,130 @@
+//! SCMP_ACT_NOTIFY of config.json: the listener goes to the agent at `linux.seccomp.listenerPath`.
+//!
+//! Source: runtime-spec, config-linux.md, "The Container Process State". Three parties:
+//!
+//! | creator | init | agent |
+//! |---|---|---|
+//! | [`Agent::connect`] (before anything is made) | | accepts |
+//! | makes the [`Mailbox`], clones init | attaches the filter ([`load_and_post`]), stores the listener's number, spins | |
+//! | [`deliver`]: sees the number, takes the listener by pidfd_getfd(2), sends it with the state | | receives it |
+//! | acknowledges | goes on to execve | answers |
+//!
+//! Init makes no system call between attaching the filter and the receipt, so a profile may notify any call at all:
+//! `write`, `sendmsg`, `read` and `SCMP_ACT_NOTIFY` as default action included (runc refuses some of those).
+
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, sendmsg, setsockopt, socket,
+    sockopt,
+};
+use nix::sys::time::TimeVal;
+
+use super::Filter;
+use crate::error::{At, Error, Result};
+use crate::sys::mailbox::{Mailbox, trap};
+use crate::sys::process::{pidfd_getfd, wait_end};
+
+/// How long the agent may take to accept, and to take the message.
+const AGENT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many rounds init waits for its creator: about ten times longer than the creator may take.
+const INIT_SPINS: u64 = 4_000_000_000;
+
+/// The connection to the seccomp agent.
+#[derive(Debug)]
+pub struct Agent {
+    socket: OwnedFd,
+    path: PathBuf,
+}
+
+impl Agent {
+    /// Connects. Do it before anything is made, so that a missing agent fails early and cheaply.
+    pub fn connect(path: &Path) -> Result<Self> {
+        let name = path.display();
+        let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).at("socket", name)?;
+        // The send timeout bounds connect(2) too, when the agent's backlog is full.
+        let patience = TimeVal::new(AGENT_PATIENCE.as_secs() as i64, 0);
+        setsockopt(&socket, sockopt::SendTimeout, &patience).at("set the send timeout of", path.display())?;
+        let address = UnixAddr::new(path).at("connect to the seccomp agent at", path.display())?;
+        connect(socket.as_raw_fd(), &address).at("connect to the seccomp agent at", path.display())?;
+        Ok(Agent { socket, path: path.to_owned() })
+    }
+
+    /// Sends the container process state with the listener attached.
+    pub fn send(&self, state: &[u8], listener: BorrowedFd<'_>) -> Result<()> {
+        let step = "send the listener to the seccomp agent at";
+        let fds = [listener.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&fds)];
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        let io = [IoSlice::new(state)];
+        let mut sent =
+            sendmsg::<()>(self.socket.as_raw_fd(), &io, &control, flags, None).at(step, self.path.display())?;
+        while sent < state.len() {
+            sent += send(self.socket.as_raw_fd(), &state[sent..], flags).at(step, self.path.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// The container process state as JSON: `pid` is init's in the runtime's pid namespace, `state` the container's state.
+pub fn container_process_state(
+    oci_version: &str,
+    pid: i32,
+    metadata: Option<&str>,
+    state: &serde_json::Value,
+) -> Vec<u8> {
+    let mut document = serde_json::json!({ "ociVersion": oci_version, "fds": ["seccompFd"], "pid": pid });
+    if let Some(metadata) = metadata {
+        document["metadata"] = metadata.into();
+    }
+    document["state"] = state.clone();
+    document.to_string().into_bytes()
+}
+
+/// Init's side: attaches the filter; if it notifies, hands the listener over and waits for the receipt.
+///
+/// The last thing before execve: the listener stays open, close-on-exec, because even close(2) may be notified.
+/// pidfd_getfd(2) needs ptrace access: a rootless creator needs init to be dumpable at this point.
+pub fn load_and_post(filter: &Filter, mailbox: Option<&Mailbox>) -> Result<()> {
+    let listener = filter.load()?;
+    let Some(listener) = listener else { return Ok(()) };
+    let Some(mailbox) = mailbox else {
+        return Err(Error::Other("the seccomp filter notifies and nobody takes its listener".into()));
+    };
+    // `into_raw_fd`: dropping the descriptor would be a system call.
+    mailbox.post(listener.into_raw_fd());
+    // No error can be reported here, as that would be a system call as well.
+    if mailbox.wait_receipt(INIT_SPINS) { Ok(()) } else { trap() }
+}
+
+/// The creator's side: waits for init's listener, bounded by `timeout` and by init's end.
+pub fn take_listener(mailbox: &Mailbox, init: BorrowedFd<'_>, timeout: Duration) -> Result<OwnedFd> {
+    let deadline = Instant::now() + timeout;
+    let mut nap = Duration::from_micros(20);
+    loop {
+        if let Some(fd) = mailbox.posted() {
+            return pidfd_getfd(init, fd).at("take from init the seccomp listener", fd);
+        }
+        if wait_end(init, 0).at("poll", "the init of the container")? && mailbox.posted().is_none() {
+            return Err(Error::Other("init ended before it attached the seccomp filter".into()));
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::Other(format!("init attached no seccomp filter within {} ms", timeout.as_millis())));
+        }
+        std::thread::sleep(nap);
+        nap = (nap * 2).min(Duration::from_millis(1));
+    }
+}
+
+/// The creator's side, whole: takes the listener, sends it to the agent, lets init go on. After an error init still
+/// waits: kill it.
+pub fn deliver(mailbox: &Mailbox, init: BorrowedFd<'_>, agent: &Agent, state: &[u8], timeout: Duration) -> Result<()> {
+    let listener = take_listener(mailbox, init, timeout)?;
+    agent.send(state, std::os::fd::AsFd::as_fd(&listener))?;
+    mailbox.acknowledge();
+    Ok(())
+}
