@@ -65,6 +65,11 @@ impl Capture {
         self.open
     }
 
+    /// Gives up on a stream that does not end.
+    pub fn close(&mut self) {
+        self.open = false;
+    }
+
     /// Whether more was written than allowed.
     pub fn over(&self) -> bool {
         self.total > self.limit

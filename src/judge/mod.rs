@@ -7,4 +7,5 @@ pub mod lease;
 pub mod limits;
 pub mod meter;
 pub mod sandbox;
+pub mod supervisor;
 pub mod verdict;
