@@ -66,6 +66,14 @@ impl Kind {
     }
 }
 
+/// Runs a list of hooks; what failed without being fatal is returned.
+///
+/// # Errors
+/// As [`Runner::run`].
+pub fn run(kind: Kind, hooks: &[Hook], state: &[u8]) -> Result<Vec<Error>> {
+    Runner { kind, state, default_env: &[], on_start: &mut |_| Ok(()) }.run(hooks)
+}
+
 /// What a list of hooks is run with.
 pub struct Runner<'a> {
     /// Which list.
@@ -103,29 +111,6 @@ impl Runner<'_> {
         }
         Ok(warnings)
     }
-}
-
-/// Runs the hooks of a kind whose failure ends the container. `on_start` is told the pid of each before it begins.
-///
-/// # Errors
-/// The first failure; the hooks after it have not run.
-pub fn run(
-    kind: Kind,
-    hooks: &[Hook],
-    state: &[u8],
-    on_start: &mut dyn FnMut(libc::pid_t) -> Result<()>,
-) -> Result<()> {
-    Runner { kind, state, default_env: &[], on_start }.run(hooks).map(drop)
-}
-
-/// Runs poststart or poststop hooks: all of them, whatever fails. Returns the failures, which are warnings.
-pub fn run_all(
-    kind: Kind,
-    hooks: &[Hook],
-    state: &[u8],
-    on_start: &mut dyn FnMut(libc::pid_t) -> Result<()>,
-) -> Vec<Error> {
-    Runner { kind, state, default_env: &[], on_start }.run(hooks).unwrap_or_else(|error| vec![error])
 }
 
 /// Runs one program as hooks are run: `stdin` is all its input, a missing `env` is `default_env`, the timeout is in seconds.

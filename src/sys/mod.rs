@@ -12,9 +12,9 @@ pub mod mount_at;
 pub mod path;
 pub mod process;
 pub mod seccomp;
+pub mod tty;
 pub mod wait;
 pub mod xattr;
-pub mod tty;
 
 pub use nix::errno::Errno;
 
