@@ -815,7 +815,13 @@ fn features_tell_the_truth_about_options_and_capabilities() {
     for name in ["rro", "ridmap", "tmpcopyup", "nosymfollow", "rslave", "bind"] {
         assert!(options.iter().any(|option| option == name), "{name}");
     }
-    let capabilities = features.linux().as_ref().unwrap().capabilities().clone().unwrap();
+    let linux = features.linux().as_ref().unwrap();
+    let seccomp = linux.seccomp().as_ref().unwrap();
+    let (known, supported) = (seccomp.known_flags().as_ref().unwrap(), seccomp.supported_flags().as_ref().unwrap());
+    assert!(supported.iter().all(|flag| known.contains(flag)), "{supported:?}");
+    assert!(supported.iter().any(|flag| flag == "SECCOMP_FILTER_FLAG_LOG"), "{supported:?}");
+    println!("seccomp flags that the kernel takes: {supported:?}");
+    let capabilities = linux.capabilities().clone().unwrap();
     let last: usize = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap().trim().parse().unwrap();
     assert_eq!(capabilities.len(), last + 1);
     assert_eq!(capabilities[0], "CAP_CHOWN");

@@ -11,6 +11,7 @@ use oci_spec::runtime::{
 
 use super::load::{OCI_VERSION_MAX, OCI_VERSION_MIN};
 use super::mount_options::MOUNT_OPTIONS;
+use crate::sys;
 
 /// The hook points, in the order in which a container's life meets them.
 const HOOKS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
@@ -41,7 +42,7 @@ const ACTIONS: [LinuxSeccompAction; 9] = [
 const OPERATORS: [&str; 7] =
     ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"];
 
-const ARCHS: [Arch; 17] = [
+const ARCHS: [Arch; 19] = [
     Arch::ScmpArchAarch64,
     Arch::ScmpArchArm,
     Arch::ScmpArchMips,
@@ -50,6 +51,8 @@ const ARCHS: [Arch; 17] = [
     Arch::ScmpArchMipsel,
     Arch::ScmpArchMipsel64,
     Arch::ScmpArchMipsel64n32,
+    Arch::ScmpArchParisc,
+    Arch::ScmpArchParisc64,
     Arch::ScmpArchPpc,
     Arch::ScmpArchPpc64,
     Arch::ScmpArchPpc64le,
@@ -61,11 +64,12 @@ const ARCHS: [Arch; 17] = [
     Arch::ScmpArchX86_64,
 ];
 
-const SECCOMP_FLAGS: [&str; 4] = [
-    "SECCOMP_FILTER_FLAG_TSYNC",
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-    "SECCOMP_FILTER_FLAG_LOG",
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+const SECCOMP_FLAGS: [(&str, u32); 4] = [
+    ("SECCOMP_FILTER_FLAG_TSYNC", sys::seccomp::FLAG_TSYNC),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", sys::seccomp::FLAG_SPEC_ALLOW),
+    ("SECCOMP_FILTER_FLAG_LOG", sys::seccomp::FLAG_LOG),
+    // Taken only together with a listener.
+    ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", sys::seccomp::FLAG_WAIT_KILLABLE_RECV | sys::seccomp::FLAG_NEW_LISTENER),
 ];
 
 const MEMORY_MODES: [&str; 7] = [
@@ -118,8 +122,8 @@ fn linux() -> LinuxFeature {
                 .actions(ACTIONS)
                 .operators(strings(&OPERATORS))
                 .archs(ARCHS)
-                .known_flags(strings(&SECCOMP_FLAGS))
-                .supported_flags(strings(&SECCOMP_FLAGS))
+                .known_flags(strings(&SECCOMP_FLAGS.map(|(name, _)| name)))
+                .supported_flags(supported_flags())
                 .build()
                 .expect(BUILT),
         )
@@ -142,6 +146,12 @@ fn linux() -> LinuxFeature {
         .net_devices(NetDevicesBuilder::default().enabled(true).build().expect(BUILT))
         .build()
         .expect(BUILT)
+}
+
+/// The seccomp flags that the running kernel takes.
+fn supported_flags() -> Vec<String> {
+    let supported = SECCOMP_FLAGS.iter().filter(|(_, flag)| sys::seccomp::flag_avail(*flag));
+    supported.map(|(name, _)| (*name).to_owned()).collect()
 }
 
 /// The capabilities that the running kernel has, by number; all that are known where procfs does not tell.

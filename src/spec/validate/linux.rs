@@ -116,10 +116,10 @@ fn net_devices(devices: &HashMap<String, LinuxNetDevice>, namespaces: &Namespace
     let mut seen = Vec::with_capacity(devices.len());
     for (host_name, device) in sorted(devices) {
         let at = format!("{AT}{}", member(host_name));
-        interface_name(host_name).or_else(|why| Err(Error::config(at.clone(), why)))?;
+        interface_name(host_name).map_err(|why| Error::config(at.clone(), why))?;
         let name = device.name().as_deref().filter(|name| !name.is_empty());
         if let Some(name) = name {
-            interface_name(name).or_else(|why| Err(Error::config(format!("{at}.name"), why)))?;
+            interface_name(name).map_err(|why| Error::config(format!("{at}.name"), why))?;
         }
         let name = name.unwrap_or(host_name);
         if seen.contains(&name) {

@@ -138,7 +138,8 @@ pub(super) fn check_mappings(pointer: &str, list: &[LinuxIdMapping]) -> Result<(
     if list.len() > MAX_EXTENTS {
         return Err(Error::config(pointer, format!("has {} entries; the kernel takes {MAX_EXTENTS}", list.len())));
     }
-    let sides: [(&str, fn(&LinuxIdMapping) -> u32); 2] =
+    type First = fn(&LinuxIdMapping) -> u32;
+    let sides: [(&str, First); 2] =
         [("containerID", |extent| extent.container_id()), ("hostID", |extent| extent.host_id())];
     for (index, extent) in list.iter().enumerate() {
         if extent.size() == 0 {
