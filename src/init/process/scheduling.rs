@@ -170,11 +170,10 @@ pub fn memory_policy(document: &LinuxMemoryPolicy) -> Result<MemoryPolicy> {
                 return refuse("flags", "must be empty for this mode");
             }
         }
-        MemoryPolicyModeType::MpolPreferred => {
-            if nodes.is_empty() && flags != 0 {
-                return refuse("flags", "must be empty for MPOL_PREFERRED without nodes");
-            }
+        MemoryPolicyModeType::MpolPreferred if nodes.is_empty() && flags != 0 => {
+            return refuse("flags", "must be empty for MPOL_PREFERRED without nodes");
         }
+        MemoryPolicyModeType::MpolPreferred => {}
         _ if nodes.is_empty() => return refuse("nodes", "must not be empty for this mode"),
         _ => {}
     }
