@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, sendmsg, setsockopt, socket,
-    sockopt,
+    AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, connect, send, sendmsg,
+    setsockopt, shutdown, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -54,7 +54,8 @@ impl Agent {
         Ok(Agent { socket, path: path.to_owned() })
     }
 
-    /// Sends the container process state with the listener attached.
+    /// Sends the container process state with the listener attached, and ends the stream: init has a copy of the socket
+    /// until it executes, so closing ours would not.
     pub fn send(&self, state: &[u8], listener: BorrowedFd<'_>) -> Result<()> {
         let step = "send the listener to the seccomp agent at";
         let fds = [listener.as_raw_fd()];
@@ -66,7 +67,7 @@ impl Agent {
         while sent < state.len() {
             sent += send(self.socket.as_raw_fd(), &state[sent..], flags).at(step, self.path.display())?;
         }
-        Ok(())
+        shutdown(self.socket.as_raw_fd(), Shutdown::Write).at(step, self.path.display())
     }
 }
 

@@ -1,7 +1,7 @@
 //! `linux.seccomp` of config.json, compiled by libseccomp.
 //!
 //! libcontainer's translation is not used: it swaps mask and value of SCMP_CMP_MASKED_EQ, which opens Docker's default
-//! profile to `clone(CLONE_NEWUSER)`; see `docs/decisions/seccomp.md`.
+//! profile to `clone(CLONE_NEWUSER)`; see `docs/decisions/0004-seccomp.md`.
 
 use std::io::{Read, Seek, SeekFrom};
 
@@ -280,7 +280,8 @@ pub(super) mod tests {
     #[test]
     fn operators_compare_all_64_bits() {
         const BIG: u64 = 0x1_0000_0005;
-        let cases: [(&str, fn(u64) -> bool); 6] = [
+        type Holds = fn(u64) -> bool;
+        let cases: [(&str, Holds); 6] = [
             ("SCMP_CMP_NE", |v| v != BIG),
             ("SCMP_CMP_LT", |v| v < BIG),
             ("SCMP_CMP_LE", |v| v <= BIG),
@@ -306,6 +307,22 @@ pub(super) mod tests {
             let got = verdict(&filter, Arch::ScmpArchNative, "getpriority", [0, v, 0, 0, 0, 0]);
             assert_eq!(got, want, "{v:#x}");
         }
+    }
+
+    /// The measurement behind `docs/decisions/0004-seccomp.md`: Docker's rule for clone in libcontainer's order and ours.
+    #[test]
+    fn the_order_of_mask_and_value_decides_about_user_namespaces() {
+        const NAMESPACES: u64 = 2_114_060_288;
+        let both = |mask, value| {
+            let mut context = ScmpFilterContext::new(ScmpAction::Errno(1)).expect("context");
+            let compare = ScmpArgCompare::new(0, ScmpCompareOp::MaskedEqual(mask), value);
+            context.add_rule_conditional(ScmpAction::Allow, libc::SYS_clone as i32, &[compare]).expect("rule");
+            let filter = Filter { program: export(&context).expect("exported"), ..Filter::default() };
+            let with = |flags| verdict(&filter, Arch::ScmpArchNative, "clone", [flags, 0, 0, 0, 0, 0]);
+            (with(libc::CLONE_NEWUSER as u64 | 17), with(17))
+        };
+        assert_eq!(both(NAMESPACES, 0), (bpf::errno(1), answer::ALLOW), "value is the mask");
+        assert_eq!(both(0, NAMESPACES), (answer::ALLOW, answer::ALLOW), "valueTwo is the mask");
     }
 
     #[test]

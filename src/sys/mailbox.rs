@@ -103,3 +103,128 @@ pub fn trap() -> ! {
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     std::process::abort()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::unix::net::UnixListener;
+    use std::time::Duration;
+
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+
+    use super::*;
+    use crate::seccomp::bpf::{LD, RET, jump, stmt};
+    use crate::seccomp::notify::{Agent, container_process_state, deliver, load_and_post, take_listener};
+    use crate::seccomp::{Filter, bpf};
+    use crate::sys::process::{pidfd_open, pidfd_send_signal, wait_end};
+    use crate::sys::seccomp::{action, notif_continue, notif_recv};
+
+    /// Runs `child` in a copy of this process. The child of a threaded process must not allocate.
+    fn fork(child: impl FnOnce() -> i32) -> (i32, std::os::fd::OwnedFd) {
+        // SAFETY: the child runs only `child`, whose callers below allocate nothing, and then ends at once.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let status = child();
+            // SAFETY: ends the child without running the parent's exit handlers.
+            unsafe { libc::_exit(status) }
+        }
+        assert!(pid > 0);
+        (pid, pidfd_open(pid).expect("pidfd"))
+    }
+
+    /// Reaps a child: its exit status, or the negative number of its signal.
+    fn reap(pid: i32) -> i32 {
+        let mut status = 0;
+        // SAFETY: writes one live integer.
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) }
+    }
+
+    #[test]
+    fn a_profile_that_notifies_of_every_call_still_reaches_its_agent() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("agent");
+        let socket = UnixListener::bind(&path).expect("bind");
+        // Everything is notified, as with SCMP_ACT_NOTIFY as default action.
+        let filter = Filter { program: vec![stmt(RET, action::USER_NOTIF)], notify: true, ..Filter::default() };
+        let mailbox = Mailbox::new().expect("mailbox");
+        let agent = Agent::connect(&path).expect("connected");
+        let (pid, pidfd) = fork(|| match load_and_post(&filter, Some(&mailbox)) {
+            Ok(()) => 7,
+            Err(_) => 1,
+        });
+        let state = serde_json::json!({ "ociVersion": "1.2.0", "id": "x", "status": "creating", "pid": pid });
+        let document = container_process_state("1.2.0", pid, Some("the metadata"), &state);
+        deliver(&mailbox, pidfd.as_fd(), &agent, &document, Duration::from_secs(5)).expect("delivered");
+        drop(agent);
+
+        let (mut stream, _) = socket.accept().expect("accepted");
+        let mut bytes = vec![0; 4096];
+        let mut space = nix::cmsg_space!([i32; 1]);
+        let (len, fds) = {
+            let mut io = [std::io::IoSliceMut::new(&mut bytes)];
+            let got =
+                recvmsg::<()>(stream.as_raw_fd(), &mut io, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC).expect("got");
+            let fds = got.cmsgs().expect("whole").find_map(|message| match message {
+                ControlMessageOwned::ScmRights(fds) => Some(fds),
+                _ => None,
+            });
+            (got.bytes, fds.expect("a descriptor"))
+        };
+        bytes.truncate(len);
+        stream.read_to_end(&mut bytes).expect("the rest");
+        let got: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+        let want = serde_json::json!({
+            "ociVersion": "1.2.0", "fds": ["seccompFd"], "pid": pid, "metadata": "the metadata", "state": state,
+        });
+        assert_eq!(got, want);
+
+        assert_eq!(fds.len(), 1);
+        // SAFETY: the kernel has just made this descriptor for us.
+        let listener = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fds[0]) };
+        let notification = notif_recv(listener.as_fd()).expect("received").expect("one");
+        assert_eq!(notification.pid, pid as u32);
+        assert_eq!(i64::from(notification.data.nr), libc::SYS_exit_group, "the first call after the receipt");
+        notif_continue(listener.as_fd(), notification.id).expect("goes on");
+        assert_eq!(reap(pid), 7);
+    }
+
+    #[test]
+    fn an_init_that_dies_or_dawdles_is_not_waited_for() {
+        let mailbox = Mailbox::new().expect("mailbox");
+        let (pid, pidfd) = fork(|| 0);
+        let error = take_listener(&mailbox, pidfd.as_fd(), Duration::from_secs(30)).expect_err("died");
+        assert!(error.to_string().contains("ended before"), "{error}");
+        assert_eq!(reap(pid), 0);
+
+        let (pid, pidfd) = fork(|| {
+            std::thread::sleep(Duration::from_secs(30));
+            0
+        });
+        let error = take_listener(&mailbox, pidfd.as_fd(), Duration::from_millis(50)).expect_err("dawdles");
+        assert!(error.to_string().contains("within 50 ms"), "{error}");
+        pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).expect("killed");
+        assert!(wait_end(pidfd.as_fd(), 5000).expect("ends"));
+        assert_eq!(reap(pid), -libc::SIGKILL);
+    }
+
+    #[test]
+    fn an_unanswered_child_ends_without_a_system_call() {
+        let mailbox = Mailbox::new().expect("mailbox");
+        // exit_group answers KILL: only the illegal instruction gives SIGILL.
+        let kill_all = [
+            stmt(LD, bpf::OFF_NR),
+            jump(bpf::JEQ, libc::SYS_rt_sigreturn as u32, 1, 0),
+            stmt(RET, action::KILL_PROCESS),
+            stmt(RET, action::ALLOW),
+        ];
+        let (pid, _pidfd) = fork(|| {
+            if crate::sys::seccomp::set_mode_filter(&kill_all, 0).is_err() {
+                return 1;
+            }
+            if mailbox.wait_receipt(1000) { 2 } else { trap() }
+        });
+        assert_eq!(reap(pid), -libc::SIGILL);
+    }
+}
