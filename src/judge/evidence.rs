@@ -201,6 +201,8 @@ pub enum Oom {
         event_fired: Option<bool>,
         /// `memory.failcnt` plus `memory.memsw.failcnt` (charges refused at the own limit: not a kill by itself).
         failcnt: Option<u64>,
+        /// The peak has reached the own limit. Newer kernels (seen on 6.18) leave both failcnt at 0; there this stands in.
+        peak_at_limit: Option<bool>,
     },
     /// cgroup v2.
     V2 {

@@ -15,12 +15,17 @@ use crate::sys::path;
 #[derive(Debug)]
 pub struct Meter {
     memory: Option<(Version, PathBuf)>,
+    /// `memory.max_usage_in_bytes` or `memory.peak`, opened once: on v2 a reset holds for the descriptor that made it.
+    peak: Option<OwnedFd>,
     pids: Option<PathBuf>,
     cpu: Option<(OwnedFd, Clock)>,
     cpu_directory: Option<(Version, PathBuf)>,
     oom_event: Option<EventFd>,
     pids_events: Option<OwnedFd>,
 }
+
+/// What memory is charged in, bytes.
+const PAGE: u64 = 4096;
 
 #[derive(Debug, Clone, Copy)]
 enum Clock {
@@ -60,7 +65,11 @@ impl Meter {
             Some(path) => Some(open(&path.join("pids.events"))?),
             None => None,
         };
-        Ok(Meter { memory, pids, cpu, cpu_directory, oom_event, pids_events })
+        let peak = memory.as_ref().and_then(|(version, path)| {
+            let file = path.join(if *version == Version::V1 { "memory.max_usage_in_bytes" } else { "memory.peak" });
+            path::open(&file, libc::O_RDWR).or_else(|_| path::open(&file, libc::O_RDONLY)).ok()
+        });
+        Ok(Meter { memory, peak, pids, cpu, cpu_directory, oom_event, pids_events })
     }
 
     /// CPU time used so far, µs.
@@ -83,6 +92,13 @@ impl Meter {
         self.pids_events.as_ref().map(AsFd::as_fd)
     }
 
+    /// Forgets the peak of the set-up. Where the kernel cannot (v2 before 6.12), the peak reported includes it.
+    pub fn reset_peak(&self) {
+        if let Some(peak) = &self.peak {
+            let _ = nix::sys::uio::pwrite(peak, b"0", 0);
+        }
+    }
+
     /// The current make-up of the memory charge.
     pub fn memory_split(&self, at_us: u64) -> Option<MemorySplit> {
         let (version, path) = self.memory.as_ref()?;
@@ -95,17 +111,14 @@ impl Meter {
     }
 
     /// All counters. To be called when the payload has ended and before the cgroups are removed.
-    pub fn read(&self, setup_cpu_us: u64) -> CgroupEvidence {
+    pub fn read(&self, setup_cpu_us: u64, memory_limit: u64) -> CgroupEvidence {
         let (cpu_user_us, cpu_system_us) = self.cpu_split();
         CgroupEvidence {
             cpu_us: self.cpu_us().map(|us| us.saturating_sub(setup_cpu_us)),
             cpu_user_us,
             cpu_system_us,
-            memory_peak_bytes: self.memory.as_ref().and_then(|(version, path)| {
-                let file = if *version == Version::V1 { "memory.max_usage_in_bytes" } else { "memory.peak" };
-                number(&path.join(file))
-            }),
-            oom: self.oom(),
+            memory_peak_bytes: self.peak(),
+            oom: self.oom(memory_limit),
             pids_limit_hits: self.pids_limit_hits(),
             pids_peak: self.pids.as_ref().and_then(|path| number(&path.join("pids.peak"))),
             memory_split: None,
@@ -126,7 +139,11 @@ impl Meter {
         }
     }
 
-    fn oom(&self) -> Oom {
+    fn peak(&self) -> Option<u64> {
+        read_open(self.peak.as_ref()?.as_fd())?.trim().parse().ok()
+    }
+
+    fn oom(&self, memory_limit: u64) -> Oom {
         match &self.memory {
             None => Oom::Unknown,
             Some((Version::V1, path)) => {
@@ -137,6 +154,8 @@ impl Meter {
                     kills: read(&path.join("memory.oom_control")).and_then(|text| keyed(&text, "oom_kill")),
                     event_fired: self.oom_event.as_ref().map(|event| event.read().is_ok_and(|count| count > 0)),
                     failcnt: failcnt.map(|count| count + with_swap),
+                    // Charges come in pages; the limit itself is rounded down to one.
+                    peak_at_limit: self.peak().map(|peak| peak + 2 * PAGE > memory_limit),
                 }
             }
             Some((Version::V2, path)) => {
@@ -198,7 +217,7 @@ mod tests {
     #[test]
     fn what_the_host_lacks_is_unknown() {
         let meter = Meter::open(&Plan::default()).unwrap();
-        let evidence = meter.read(0);
+        let evidence = meter.read(0, 0);
         assert_eq!((evidence.cpu_us, evidence.oom, evidence.pids_limit_hits), (None, Oom::Unknown, None));
     }
 }

@@ -1,11 +1,13 @@
 //! Judging: limits, evidence, verdicts, languages, and the supervisor that ties them to the engine.
 
+pub mod capability;
 pub mod capture;
 pub mod evidence;
 pub mod language;
 pub mod lease;
 pub mod limits;
 pub mod meter;
+pub mod output;
 pub mod sandbox;
 pub mod supervisor;
 pub mod verdict;

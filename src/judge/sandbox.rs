@@ -70,6 +70,19 @@ pub struct Setting<'a> {
     pub args: Option<&'a [String]>,
     /// The staged files must be copied into the sandbox: the file system that they lie on forbids execution.
     pub copy_box: bool,
+    /// The cgroup resources that the host can limit.
+    pub resources: Resources,
+}
+
+/// Cgroup resources that the host can limit; a degraded one is left out.
+#[derive(Debug, Clone, Copy)]
+pub struct Resources {
+    /// Memory.
+    pub memory: bool,
+    /// Swap.
+    pub swap: bool,
+    /// Processes.
+    pub pids: bool,
 }
 
 /// Builds the configuration of a judge sandbox from a template.
@@ -78,12 +91,6 @@ pub struct Setting<'a> {
 /// [`Error::Config`] where the template is no OCI configuration.
 pub fn configure(template: &Value, setting: &Setting<'_>) -> Result<Spec> {
     let mut config = template.clone();
-    if let Some(args) = setting.args {
-        config["process"]["args"] = json!(args);
-    }
-    for variable in setting.env {
-        push(&mut config["process"]["env"], json!(variable));
-    }
     for mount in config["mounts"].as_array_mut().into_iter().flatten() {
         let limited = ["/tmp", WORK].iter().any(|place| mount["destination"] == *place);
         if mount["type"] == "tmpfs" && limited {
@@ -105,10 +112,7 @@ pub fn configure(template: &Value, setting: &Setting<'_>) -> Result<Spec> {
             json!({"destination": BOX, "type": "tmpfs", "source": "tmpfs", "options": options}),
         );
     }
-    for share in setting.shares {
-        let access = if share.writable { "rw" } else { "ro" };
-        push(&mut config["mounts"], bind(&share.outside, &share.inside, &["rbind", access, "nosuid", "nodev"]));
-    }
+    extend(&mut config, setting.env, setting.shares, setting.args);
     match setting.ids {
         Some((first, size)) => {
             let mapping = json!([{"containerID": 0, "hostID": first, "size": size}]);
@@ -121,18 +125,38 @@ pub fn configure(template: &Value, setting: &Setting<'_>) -> Result<Spec> {
             }
         }
     }
-    restrict(&mut config, setting.limits);
+    restrict(&mut config, setting.limits, setting.resources);
     serde_json::from_value(config).map_err(|error| Error::config("bundles", error.to_string()))
+}
+
+/// Adds what the caller gives: environment, host directories, the program.
+pub fn extend(config: &mut Value, env: &[String], shares: &[Share], args: Option<&[String]>) {
+    if let Some(args) = args {
+        config["process"]["args"] = json!(args);
+    }
+    for variable in env {
+        push(&mut config["process"]["env"], json!(variable));
+    }
+    for share in shares {
+        let access = if share.writable { "rw" } else { "ro" };
+        push(&mut config["mounts"], bind(&share.outside, &share.inside, &["rbind", access, "nosuid", "nodev"]));
+    }
 }
 
 /// Lays the limits over any configuration, a user's own bundle too: cgroup resources and rlimits, no new privileges, no
 /// terminal.
-pub fn restrict(config: &mut Value, limits: &Limits) {
+pub fn restrict(config: &mut Value, limits: &Limits, host: Resources) {
     let resources = &mut config["linux"]["resources"];
-    // Swap counts memory and swap together: equal, so that there is none.
-    resources["memory"]["limit"] = json!(limits.memory_bytes);
-    resources["memory"]["swap"] = json!(limits.memory_bytes);
-    resources["pids"]["limit"] = json!(limits.processes);
+    if host.memory {
+        resources["memory"]["limit"] = json!(limits.memory_bytes);
+        if host.swap {
+            // Counts memory and swap together: equal, so that there is none.
+            resources["memory"]["swap"] = json!(limits.memory_bytes);
+        }
+    }
+    if host.pids {
+        resources["pids"]["limit"] = json!(limits.processes);
+    }
     // A backstop in whole seconds, past what the judge itself enforces.
     let cpu = (limits.cpu_time_ms + limits.extra_time_ms).div_ceil(1000) + 1;
     let fixed = [
@@ -274,6 +298,8 @@ mod tests {
     use super::*;
     use crate::judge::language::Library;
 
+    const ALL: Resources = Resources { memory: true, swap: true, pids: true };
+
     fn setting(limits: &Limits) -> Setting<'_> {
         Setting {
             limits,
@@ -284,6 +310,7 @@ mod tests {
             shares: &[],
             args: None,
             copy_box: false,
+            resources: ALL,
         }
     }
 
@@ -328,7 +355,7 @@ mod tests {
     fn a_bundle_of_the_user_keeps_its_own_rlimits_but_not_ours() {
         let mut config = json!({"process": {"noNewPrivileges": false, "rlimits": [
             {"type": "RLIMIT_NPROC", "soft": 1, "hard": 1}, {"type": "RLIMIT_CORE", "soft": 9, "hard": 9}]}});
-        restrict(&mut config, &Limits::default());
+        restrict(&mut config, &Limits::default(), ALL);
         let rlimits = config["process"]["rlimits"].as_array().unwrap();
         assert!(rlimits.iter().any(|limit| limit["type"] == "RLIMIT_NPROC"));
         let core: Vec<_> = rlimits.iter().filter(|limit| limit["type"] == "RLIMIT_CORE").collect();

@@ -37,8 +37,10 @@ const DYING: Duration = Duration::from_secs(5);
 /// How long what is left of the sandbox may take to go, and its streams to end.
 const DRAINING: Duration = Duration::from_secs(5);
 /// This many refused forks within [`PIDS_WINDOW`] are abuse.
-const PIDS_HITS: u64 = 2000;
+const PIDS_HITS: u64 = 500;
 const PIDS_WINDOW: Duration = Duration::from_millis(250);
+/// cgroup v1 has no event for a refused fork (v2 has), so the count is looked at this often.
+const PIDS_CHECK: Duration = Duration::from_millis(100);
 
 /// What is supervised.
 #[derive(Debug)]
@@ -126,6 +128,7 @@ struct Watch<'a> {
     bound: Instant,
     wall_bound: Option<Instant>,
     cpu_check: Option<Instant>,
+    pids_check: Option<Instant>,
     pids_window: (Instant, u64),
     processors: u64,
     pressure: Option<[Option<u64>; 3]>,
@@ -152,6 +155,7 @@ impl<'a> Watch<'a> {
             bound: now + SETUP,
             wall_bound: None,
             cpu_check: None,
+            pids_check: None,
             pids_window: (now, 0),
             pressure: None,
             memory_split: None,
@@ -169,7 +173,7 @@ impl<'a> Watch<'a> {
 
     /// Waits for the next event or deadline, and handles it.
     fn wait(&mut self) -> Result<()> {
-        let next = [Some(self.bound), self.wall_bound, self.cpu_check].into_iter().flatten().min();
+        let next = [Some(self.bound), self.wall_bound, self.cpu_check, self.pids_check].into_iter().flatten().min();
         let left = next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()));
         // Rounded up, so that a deadline has passed when the wait for it ends.
         let timeout = PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
@@ -281,12 +285,14 @@ impl<'a> Watch<'a> {
                 let exec = Exec { at_ns, ..exec };
                 let wall = Duration::from_millis(self.job.limits.wall_time_ms + self.job.limits.extra_time_ms);
                 let since = Duration::from_nanos(now - at_ns);
+                self.job.meter.reset_peak();
                 self.exec = Some(exec);
                 self.phase = Phase::Running;
                 self.wall_bound = Some(Instant::now() + wall.saturating_sub(since));
                 self.bound = Instant::now() + wall + DYING;
                 self.pressure = Some(pressure());
                 self.check_cpu();
+                self.pids_check = self.job.meter.pids_events().map(|_| Instant::now() + PIDS_CHECK);
             }
             Report::ExecFailed(errno, words) => {
                 self.fault(FaultKind::Exec, words.clone());
@@ -344,6 +350,10 @@ impl<'a> Watch<'a> {
         if self.cpu_check.is_some_and(|check| check <= now) {
             self.check_cpu();
         }
+        if self.pids_check.is_some_and(|check| check <= now) {
+            self.pids_check = Some(now + PIDS_CHECK);
+            self.on_pids();
+        }
         if self.bound > now {
             return;
         }
@@ -399,6 +409,7 @@ impl<'a> Watch<'a> {
         self.bound = Instant::now() + DYING;
         self.wall_bound = None;
         self.cpu_check = None;
+        self.pids_check = None;
         if self.job.line.send(&Report::Kill, None).is_err() {
             let _ = process::pidfd_send_signal(self.job.init, libc::SIGKILL);
         }
@@ -409,6 +420,7 @@ impl<'a> Watch<'a> {
         self.bound = Instant::now() + DRAINING;
         self.wall_bound = None;
         self.cpu_check = None;
+        self.pids_check = None;
     }
 
     fn fault(&mut self, kind: FaultKind, message: String) {
@@ -442,7 +454,7 @@ impl<'a> Watch<'a> {
                 no_free_inodes: seen.map(|files| files.no_free_inodes),
             };
         }
-        self.evidence.cgroup = self.job.meter.read(setup_cpu_us);
+        self.evidence.cgroup = self.job.meter.read(setup_cpu_us, limits.memory_bytes);
         self.evidence.cgroup.memory_split = self.memory_split;
         self.evidence.streams = Streams {
             stdin_bytes: self.job.stdin.bytes(),

@@ -300,12 +300,19 @@ enum OomKill {
 fn oom_kill(oom: &Oom) -> OomKill {
     match *oom {
         Oom::Unknown => OomKill::None,
-        Oom::V1 { kills, event_fired, failcnt } => match (kills.unwrap_or(0), event_fired, failcnt) {
-            (0, _, _) => OomKill::None,
-            (_, _, Some(0)) => OomKill::Host,
-            (_, Some(true), Some(_)) => OomKill::Own,
-            _ => OomKill::Ambiguous,
-        },
+        Oom::V1 { kills, event_fired, failcnt, peak_at_limit } => {
+            let own_limit_hit = match (failcnt, peak_at_limit) {
+                (Some(1..), _) | (_, Some(true)) => Some(true),
+                (Some(0), Some(false)) => Some(false),
+                _ => None,
+            };
+            match (kills.unwrap_or(0), event_fired, own_limit_hit) {
+                (0, _, _) => OomKill::None,
+                (_, _, Some(false)) => OomKill::Host,
+                (_, Some(true), Some(true)) => OomKill::Own,
+                _ => OomKill::Ambiguous,
+            }
+        }
         Oom::V2 { kills, local_oom } => match (kills.unwrap_or(0), local_oom) {
             (0, _) => OomKill::None,
             (_, Some(0)) => OomKill::Host,

@@ -8,7 +8,7 @@ fn quiet() -> Evidence {
     e.payload.wall_us = Some(5_000);
     e.payload.rusage_cpu_us = Some(1_000);
     e.cgroup.cpu_us = Some(1_000);
-    e.cgroup.oom = Oom::V1 { kills: Some(0), event_fired: Some(false), failcnt: Some(0) };
+    e.cgroup.oom = Oom::V1 { kills: Some(0), event_fired: Some(false), failcnt: Some(0), peak_at_limit: Some(false) };
     e.cgroup.pids_limit_hits = Some(0);
     e.streams.stdout_bytes = Some(0);
     e.streams.stderr_bytes = Some(0);
@@ -36,14 +36,20 @@ fn signaled(signal: i32) -> Option<WaitStatus> {
 fn hold(rule: usize, e: &mut Evidence) {
     match rule {
         0 => e.fault = Some(Fault { kind: FaultKind::Setup, message: "mount".into() }),
-        1 => e.cgroup.oom = Oom::V1 { kills: Some(1), event_fired: Some(true), failcnt: Some(0) },
+        1 => {
+            e.cgroup.oom =
+                Oom::V1 { kills: Some(1), event_fired: Some(true), failcnt: Some(0), peak_at_limit: Some(false) }
+        }
         2 => e.compile = own(Status::Re, Cause::ReNonzeroExit),
         3 => {
             let call =
                 ForbiddenCall { number: 101, name: Some("ptrace".into()), arch: "x86_64".into(), args: [0; 6], pid: 7 };
             e.seccomp = Some(call);
         }
-        4 => e.cgroup.oom = Oom::V1 { kills: Some(1), event_fired: Some(true), failcnt: Some(3) },
+        4 => {
+            e.cgroup.oom =
+                Oom::V1 { kills: Some(1), event_fired: Some(true), failcnt: Some(3), peak_at_limit: Some(false) }
+        }
         5 => {
             e.payload.image_bytes = Some(limits().memory_bytes + 1);
             e.payload.entered_user_mode = Some(false);
@@ -146,16 +152,40 @@ fn a_child_killed_for_memory_decides_even_when_the_parent_exits_with_0() {
     assert_eq!(classify(&e, &limits()).status, Status::Mle);
     e.cgroup.oom = Oom::V2 { kills: Some(1), local_oom: Some(1) };
     assert_eq!(classify(&e, &limits()).status, Status::Mle);
+    // A kernel that no longer counts failures: the peak at the limit stands in.
+    e.cgroup.oom = Oom::V1 { kills: Some(1), event_fired: Some(true), failcnt: Some(0), peak_at_limit: Some(true) };
+    assert_eq!(classify(&e, &limits()).status, Status::Mle);
 }
 
 #[test]
 fn out_of_memory_is_attributed_or_called_ambiguous() {
     let cases = [
-        (Oom::V1 { kills: Some(1), event_fired: Some(true), failcnt: Some(0) }, Some(Cause::IeHostOom)),
-        (Oom::V1 { kills: Some(1), event_fired: Some(false), failcnt: Some(5) }, Some(Cause::IeOomAmbiguous)),
-        (Oom::V1 { kills: Some(1), event_fired: None, failcnt: Some(5) }, Some(Cause::IeOomAmbiguous)),
-        (Oom::V1 { kills: Some(1), event_fired: Some(true), failcnt: None }, Some(Cause::IeOomAmbiguous)),
-        (Oom::V1 { kills: Some(0), event_fired: Some(true), failcnt: Some(900) }, None),
+        (
+            Oom::V1 { kills: Some(1), event_fired: Some(true), failcnt: Some(0), peak_at_limit: Some(false) },
+            Some(Cause::IeHostOom),
+        ),
+        (
+            Oom::V1 { kills: Some(1), event_fired: Some(false), failcnt: Some(5), peak_at_limit: Some(false) },
+            Some(Cause::IeOomAmbiguous),
+        ),
+        (
+            Oom::V1 { kills: Some(1), event_fired: None, failcnt: Some(5), peak_at_limit: Some(false) },
+            Some(Cause::IeOomAmbiguous),
+        ),
+        (
+            Oom::V1 { kills: Some(1), event_fired: Some(true), failcnt: None, peak_at_limit: Some(false) },
+            Some(Cause::IeOomAmbiguous),
+        ),
+        (
+            Oom::V1 { kills: Some(1), event_fired: Some(true), failcnt: Some(0), peak_at_limit: None },
+            Some(Cause::IeOomAmbiguous),
+        ),
+        (
+            Oom::V1 { kills: Some(1), event_fired: Some(false), failcnt: Some(0), peak_at_limit: Some(true) },
+            Some(Cause::IeOomAmbiguous),
+        ),
+        (Oom::V1 { kills: Some(0), event_fired: Some(true), failcnt: Some(0), peak_at_limit: Some(true) }, None),
+        (Oom::V1 { kills: Some(0), event_fired: Some(true), failcnt: Some(900), peak_at_limit: Some(false) }, None),
         (Oom::V2 { kills: Some(1), local_oom: Some(0) }, Some(Cause::IeHostOom)),
         (Oom::V2 { kills: Some(1), local_oom: None }, Some(Cause::IeOomAmbiguous)),
         (Oom::V2 { kills: Some(0), local_oom: Some(1) }, None),
