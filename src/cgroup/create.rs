@@ -7,6 +7,7 @@ use oci_spec::runtime::LinuxResources;
 
 use super::file::Dir;
 use super::layout::{Controller, Version};
+use super::limits::{self, Occasion};
 use super::plan::{Directory, PAYLOAD, Plan};
 use crate::error::{Error, Result};
 use crate::sys::{Errno, path};
@@ -83,7 +84,11 @@ impl Plan {
                 }
             }
         }
-        let _ = resources;
+        limits::enable(&plan, resources)?;
+        match resources {
+            Some(resources) => limits::apply(&plan, resources, Occasion::Create)?,
+            None => limits::apply_devices(&plan, &[])?,
+        }
         made.0.clear();
         Ok(Cgroup { plan })
     }

@@ -52,6 +52,15 @@ impl Dir {
         path::write_once(fd.as_fd(), value.as_bytes())
     }
 
+    /// Writes only where the file exists; says whether it does.
+    pub(super) fn write_if_there(&self, name: &str, value: impl Display) -> Result<bool> {
+        match self.write(name, value) {
+            Ok(()) => Ok(true),
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) fn try_read(&self, name: &str) -> Result<String, Errno> {
         let fd = path::open(self.file(name), libc::O_RDONLY | libc::O_NOCTTY)?;
         read(fd.as_fd())

@@ -13,12 +13,17 @@
 //! process is born inside (`CLONE_INTO_CGROUP`); on v1 the new process, still single-threaded, writes `0` to
 //! each `tasks` file, which moves one thread and takes no global lock. See `docs/decisions/cgroup-entry.md`.
 
+mod backend;
 mod create;
+mod devices;
 mod file;
 mod layout;
+mod limits;
 mod plan;
 mod release;
 pub mod systemd;
+mod v1;
+mod v2;
 
 pub use create::{Cgroup, Entry};
 pub use layout::{Controller, Hierarchy, Layout, Version};

@@ -60,6 +60,9 @@ pub struct Plan {
     /// directory gets two leaves, `init` and `payload`, and the limits are the payload's.
     #[serde(default)]
     pub payload_leaf: bool,
+    /// Device rules are applied even where the bundle gives none (every controller was asked for, or this one).
+    #[serde(default)]
+    pub devices: bool,
 }
 
 /// The v1 controllers that only the payload enters.
@@ -110,7 +113,8 @@ pub fn plan(request: &Request<'_>, layout: &Layout) -> Result<Plan> {
             parents: Vec::new(),
         });
     }
-    Ok(Plan { directories, payload_leaf: request.payload_leaf })
+    let devices = request.controllers.is_none_or(|wanted| wanted.contains(&Controller::Devices));
+    Ok(Plan { directories, payload_leaf: request.payload_leaf, devices })
 }
 
 fn selected(hierarchy: &Hierarchy, controllers: Option<&[Controller]>) -> bool {

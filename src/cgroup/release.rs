@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::backend::{Backend, backend};
 use super::create::Cgroup;
 use super::file::Dir;
 use super::layout::{Controller, Version};
@@ -129,26 +130,18 @@ impl Cgroup {
     pub fn freeze(&self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(2);
         let mut pause = FIRST_PAUSE;
-        let dir = self.freezer()?;
+        let (backend, dir) = self.freezer()?;
         loop {
             // v1: a task that forks while the state goes to FROZEN may leave it at FREEZING for good; writing
             // again makes the kernel look again.
-            let frozen = match &dir {
-                Freezer::V1(dir) => {
-                    dir.write("freezer.state", "FROZEN")?;
-                    dir.read("freezer.state")?.trim() == "FROZEN"
-                }
-                Freezer::V2(dir) => {
-                    dir.write("cgroup.freeze", "1")?;
-                    dir.keyed("cgroup.events", "frozen")? == Some(1)
-                }
-            };
+            backend.set_frozen(&dir, true)?;
+            let frozen = backend.is_frozen(&dir)?;
             if frozen {
                 return Ok(());
             }
             if Instant::now() >= deadline {
                 self.thaw()?;
-                return Err(Error::Other(format!("cgroup `{}` does not freeze", dir.dir().path().display())));
+                return Err(Error::Other(format!("cgroup `{}` does not freeze", dir.path().display())));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(LAST_PAUSE);
@@ -160,10 +153,8 @@ impl Cgroup {
     /// # Errors
     /// As `write(2)`.
     pub fn thaw(&self) -> Result<()> {
-        match self.freezer()? {
-            Freezer::V1(dir) => dir.write("freezer.state", "THAWED"),
-            Freezer::V2(dir) => dir.write("cgroup.freeze", "0"),
-        }
+        let (backend, dir) = self.freezer()?;
+        backend.set_frozen(&dir, false)
     }
 
     /// Whether it has been frozen.
@@ -171,20 +162,20 @@ impl Cgroup {
     /// # Errors
     /// As `read(2)`.
     pub fn is_frozen(&self) -> Result<bool> {
-        match self.freezer()? {
-            Freezer::V1(dir) => Ok(dir.read("freezer.state")?.trim() != "THAWED"),
-            Freezer::V2(dir) => Ok(dir.number("cgroup.freeze")? == 1),
-        }
+        let (backend, dir) = self.freezer()?;
+        backend.is_freezing(&dir)
     }
 
     /// Freezing costs a tenth on v2 and a frozen v2 task can still be killed: it is preferred on hybrid hosts.
-    fn freezer(&self) -> Result<Freezer> {
+    fn freezer(&self) -> Result<(&'static dyn Backend, Dir)> {
         let v2 = self.plan.unified().map(|directory| Dir::new(&directory.path));
         if let Some(dir) = v2.filter(|dir| dir.has("cgroup.freeze")) {
-            return Ok(Freezer::V2(dir));
+            return Ok((backend(Version::V2), dir));
         }
         match self.plan.directory(Controller::Freezer) {
-            Some(directory) if directory.version == Version::V1 => Ok(Freezer::V1(Dir::new(&directory.path))),
+            Some(directory) if directory.version == Version::V1 => {
+                Ok((backend(Version::V1), Dir::new(&directory.path)))
+            }
             _ => Err(Error::Refused("this host has no freezer controller".to_owned())),
         }
     }
@@ -239,18 +230,6 @@ impl Cgroup {
     pub fn remaining(&self) -> Vec<PathBuf> {
         let ours = self.plan.directories.iter().filter(|directory| !directory.shared);
         ours.map(|directory| directory.path.clone()).filter(|path| path.exists()).collect()
-    }
-}
-
-enum Freezer {
-    V1(Dir),
-    V2(Dir),
-}
-
-impl Freezer {
-    fn dir(&self) -> &Dir {
-        let (Freezer::V1(dir) | Freezer::V2(dir)) = self;
-        dir
     }
 }
 

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod attributes;
+pub mod bpf;
 pub mod clone;
 pub mod mailbox;
 pub mod mount;

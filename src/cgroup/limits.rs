@@ -1,0 +1,305 @@
+//! `linux.resources`, handed to the back end of each controller it asks for.
+
+use oci_spec::runtime::LinuxResources;
+
+use super::backend::{Backend, backend, given};
+use super::create::{Cgroup, PAYLOAD_LEAF};
+use super::devices;
+use super::file::Dir;
+use super::layout::{Controller, Version};
+use super::plan::{Directory, Plan};
+use crate::error::{At, Error, Result};
+use crate::sys::Errno;
+
+/// What a v2 hierarchy that rules alone enables for its children: all that limits or statistics need.
+const V2_CONTROLLERS: [Controller; 8] = [
+    Controller::Cpu,
+    Controller::Cpuset,
+    Controller::Memory,
+    Controller::Io,
+    Controller::Pids,
+    Controller::Hugetlb,
+    Controller::Rdma,
+    Controller::Misc,
+];
+
+/// Files of the v2 core through which `unified` would move, kill or re-type what the runtime answers for.
+const CORE: [&str; 6] =
+    ["cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.freeze", "cgroup.type", "cgroup.subtree_control"];
+
+/// When limits are applied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    Create,
+    Update,
+}
+
+impl Cgroup {
+    /// Changes limits. What `resources` does not name stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a controller or file that is not there; else as `write(2)`, naming file and value.
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        apply(&self.plan, resources, Occasion::Update)
+    }
+}
+
+impl Plan {
+    /// The directory whose limits and counters are the container's (the payload's, where it has its own).
+    pub(super) fn limits_dir(&self, directory: &Directory) -> Dir {
+        if self.payload_leaf && self.is_unified() {
+            Dir::new(directory.path.join(PAYLOAD_LEAF))
+        } else {
+            Dir::new(&directory.path)
+        }
+    }
+
+    /// The back end and directory of a controller that is asked for.
+    fn controller(&self, controller: Controller, asked: &str) -> Result<(&'static dyn Backend, Dir)> {
+        let directory = self.directory(controller).ok_or_else(|| missing(controller, asked))?;
+        Ok((backend(directory.version), self.limits_dir(directory)))
+    }
+}
+
+fn missing(controller: Controller, asked: &str) -> Error {
+    Error::Refused(format!(
+        "`linux.resources.{asked}` needs the `{}` cgroup controller, which this host does not offer",
+        controller.name(Version::V1)
+    ))
+}
+
+/// Writes every limit that is asked for.
+pub(super) fn apply(plan: &Plan, resources: &LinuxResources, occasion: Occasion) -> Result<()> {
+    if occasion == Occasion::Update {
+        enable(plan, Some(resources))?;
+    }
+    if let Some(cpu) = resources.cpu() {
+        if cpu.cpus().as_deref().is_some_and(|it| !it.is_empty())
+            || cpu.mems().as_deref().is_some_and(|it| !it.is_empty())
+        {
+            let (backend, dir) = plan.controller(Controller::Cpuset, "cpu.cpus")?;
+            backend.cpuset(&dir, cpu)?;
+        }
+        let asked = given(cpu.shares()).is_some()
+            || given(cpu.quota()).is_some()
+            || given(cpu.period()).is_some()
+            || cpu.burst().is_some()
+            || cpu.idle().is_some()
+            || given(cpu.realtime_period()).is_some()
+            || given(cpu.realtime_runtime()).is_some();
+        if asked {
+            let (backend, dir) = plan.controller(Controller::Cpu, "cpu")?;
+            backend.cpu(&dir, cpu)?;
+        }
+    }
+    if let Some(memory) = resources.memory() {
+        #[allow(deprecated)]
+        let asked = given(memory.limit()).is_some()
+            || given(memory.swap()).is_some()
+            || given(memory.reservation()).is_some()
+            || given(memory.kernel()).is_some()
+            || given(memory.kernel_tcp()).is_some()
+            || memory.swappiness().is_some()
+            || memory.disable_oom_killer() == Some(true);
+        if asked {
+            let (backend, dir) = plan.controller(Controller::Memory, "memory")?;
+            backend.memory(&dir, memory)?;
+        }
+    }
+    if let Some(pids) = resources.pids() {
+        // No limit is what a fresh cgroup has.
+        if pids.limit() > 0 || occasion == Occasion::Update && plan.directory(Controller::Pids).is_some() {
+            let (backend, dir) = plan.controller(Controller::Pids, "pids")?;
+            backend.pids(&dir, pids.limit())?;
+        }
+    }
+    if let Some(io) = resources.block_io() {
+        let empty = given(io.weight()).is_none()
+            && given(io.leaf_weight()).is_none()
+            && [io.throttle_read_bps_device(), io.throttle_write_bps_device()].into_iter().flatten().all(Vec::is_empty)
+            && [io.throttle_read_iops_device(), io.throttle_write_iops_device()]
+                .into_iter()
+                .flatten()
+                .all(Vec::is_empty)
+            && io.weight_device().iter().flatten().next().is_none();
+        if !empty {
+            let (backend, dir) = plan.controller(Controller::Io, "blockIO")?;
+            backend.block_io(&dir, io)?;
+        }
+    }
+    for (index, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
+        if !page_size(limit.page_size()) {
+            let pointer = format!("$.linux.resources.hugepageLimits[{index}].pageSize");
+            return Err(Error::config(pointer, format!("`{}` is no size such as `2MB`", limit.page_size())));
+        }
+        let (backend, dir) = plan.controller(Controller::Hugetlb, "hugepageLimits")?;
+        backend.hugepage(&dir, limit)?;
+    }
+    if let Some(network) = resources.network() {
+        if let Some(class) = given(network.class_id()) {
+            let (backend, dir) = plan.controller(Controller::NetCls, "network.classID")?;
+            backend.network_class(&dir, class)?;
+        }
+        if let Some(priorities) = network.priorities().as_ref().filter(|it| !it.is_empty()) {
+            let (backend, dir) = plan.controller(Controller::NetPrio, "network.priorities")?;
+            backend.network_priorities(&dir, priorities)?;
+        }
+    }
+    for (device, limit) in resources.rdma().iter().flatten() {
+        let (backend, dir) = plan.controller(Controller::Rdma, "rdma")?;
+        backend.rdma(&dir, device, limit)?;
+    }
+    apply_unified(plan, resources)?;
+    if occasion == Occasion::Update && resources.devices().is_none() {
+        return Ok(());
+    }
+    apply_devices(plan, resources.devices().as_deref().unwrap_or_default())
+}
+
+/// Device rules: always applied where the container's plan takes the controller, as every runtime does; the default
+/// without any rule is to deny all but the specification's default devices.
+pub(super) fn apply_devices(plan: &Plan, devices: &[oci_spec::runtime::LinuxDeviceCgroup]) -> Result<()> {
+    if !plan.devices && devices.is_empty() {
+        return Ok(());
+    }
+    let Some(directory) = plan.directory(Controller::Devices) else {
+        return if devices.is_empty() { Ok(()) } else { Err(missing(Controller::Devices, "devices")) };
+    };
+    let rules = devices::rules(devices)?;
+    match backend(directory.version).devices(&Dir::new(&directory.path), &rules) {
+        // The kernel lets only the initial user namespace rule devices; in any other no device node can be made and
+        // no file system with devices mounted, so there is nothing to lose.
+        Err(error) if error.errno() == Some(Errno::EPERM) && in_user_namespace() => Ok(()),
+        other => other,
+    }
+}
+
+fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().ne(["0", "0", "4294967295"])
+}
+
+/// `unified`: v2 files by name.
+fn apply_unified(plan: &Plan, resources: &LinuxResources) -> Result<()> {
+    let Some(unified) = resources.unified().as_ref().filter(|it| !it.is_empty()) else { return Ok(()) };
+    let Some(directory) = plan.unified() else {
+        return Err(Error::Refused(
+            "`linux.resources.unified` needs cgroup v2, which this host does not mount".to_owned(),
+        ));
+    };
+    let dir = plan.limits_dir(directory);
+    // The document gives no order: by name, so that each run does the same.
+    let mut keys: Vec<_> = unified.iter().collect();
+    keys.sort_unstable();
+    for (key, value) in keys {
+        let pointer = || format!("$.linux.resources.unified.{key}");
+        if !key.contains('.') || key.contains('/') || key.starts_with('.') {
+            return Err(Error::config(pointer(), "is no name of a cgroup v2 file"));
+        }
+        if CORE.contains(&key.as_str()) {
+            return Err(Error::config(pointer(), "belongs to the runtime"));
+        }
+        for line in value.lines().filter(|line| !line.is_empty()) {
+            dir.write(key, line).map_err(|error| match error.errno() {
+                Some(Errno::ENOENT) => Error::Refused(format!(
+                    "`linux.resources.unified.{key}`: the v2 hierarchy at `{}` offers no such file",
+                    directory.root.display()
+                )),
+                _ => error,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// A page size as the kernel names its files: `64KB`, `2MB`, `1GB`.
+fn page_size(text: &str) -> bool {
+    let digits = text.trim_end_matches(|it: char| !it.is_ascii_digit());
+    matches!(text.strip_prefix(digits), Some("KB" | "MB" | "GB"))
+        && !digits.starts_with('0')
+        && !digits.is_empty()
+        && digits.bytes().all(|it| it.is_ascii_digit())
+}
+
+/// Enables v2 controllers from the root down to the parent of the limits' directory.
+///
+/// Where v2 rules alone, all that are useful; on a hybrid host only those that the resources ask for and
+/// that no v1 hierarchy answers: enabling one touches the whole host's tree.
+pub(super) fn enable(plan: &Plan, resources: Option<&LinuxResources>) -> Result<()> {
+    let Some(directory) = plan.unified() else { return Ok(()) };
+    let all = plan.is_unified();
+    let wanted: Vec<Controller> = V2_CONTROLLERS
+        .into_iter()
+        .filter(|it| directory.controllers.contains(it))
+        .filter(|it| all || resources.is_some_and(|resources| asks_v2(plan, resources, *it)))
+        .collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let limits = plan.limits_dir(directory);
+    let mut parents: Vec<_> =
+        limits.path().ancestors().skip(1).take_while(|path| path.starts_with(&directory.root)).collect();
+    parents.reverse();
+    for parent in parents {
+        let parent = Dir::new(parent);
+        let names = wanted.iter().map(|it| format!("+{}", it.name(Version::V2))).collect::<Vec<_>>();
+        if parent.try_write("cgroup.subtree_control", &names.join(" ")).is_ok() {
+            continue;
+        }
+        // One that cannot be had must not take the others away: what is missed is noticed by whoever asked for it.
+        for name in &names {
+            match parent.try_write("cgroup.subtree_control", name) {
+                Ok(()) => {}
+                // The ancestor does not have it: the limit's file will be missing, and that is what is reported.
+                Err(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EACCES | Errno::EPERM) if all => {}
+                Err(Errno::EBUSY) if all && resources.is_none() => {}
+                Err(errno) => {
+                    return Err(errno).at(
+                        "enable cgroup controller",
+                        format_args!("{}` in `{}", &name[1..], parent.path().display()),
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the resources need a controller of v2 on a hybrid host.
+fn asks_v2(plan: &Plan, resources: &LinuxResources, controller: Controller) -> bool {
+    let unified = resources.unified().iter().flatten();
+    let by_name =
+        || unified.clone().any(|(key, _)| key.split('.').next().and_then(Controller::parse) == Some(controller));
+    let v2 = plan.directory(controller).is_some_and(|directory| directory.version == Version::V2);
+    let by_field = match controller {
+        Controller::Hugetlb => resources.hugepage_limits().iter().flatten().next().is_some(),
+        Controller::Rdma => resources.rdma().iter().flatten().next().is_some(),
+        Controller::Memory => resources.memory().is_some(),
+        Controller::Cpu | Controller::Cpuset => resources.cpu().is_some(),
+        Controller::Pids => resources.pids().is_some(),
+        Controller::Io => resources.block_io().is_some(),
+        _ => false,
+    };
+    v2 && by_field || by_name()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_sizes_are_the_kernels() {
+        assert!(["64KB", "2MB", "1GB"].into_iter().all(page_size));
+        assert!(["", "MB", "02MB", "2mb", "2", "../2MB", "2 MB", "2MB/"].into_iter().all(|it| !page_size(it)));
+    }
+
+    #[test]
+    fn a_limit_without_its_controller_is_refused_by_name() {
+        let mut network = oci_spec::runtime::LinuxNetwork::default();
+        network.set_class_id(Some(7));
+        let mut resources = LinuxResources::default();
+        resources.set_network(Some(network));
+        let error = apply(&Plan::default(), &resources, Occasion::Create).unwrap_err().to_string();
+        assert!(error.contains("`linux.resources.network.classID` needs the `net_cls` cgroup controller"), "{error}");
+    }
+}
