@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use oci_spec::runtime::LinuxResources;
 use rustbox::cgroup::{Cgroup, Controller, Entry, Layout, Plan, Request, Version, plan};
 
 /// A process that entered a cgroup and waits there; killed when dropped.
@@ -215,4 +216,153 @@ fn the_first_process_stays_outside_the_payloads_limits() {
     if plan.directory(Controller::Memory).unwrap().version == Version::V1 {
         assert!(first.tasks.is_empty() && payload.tasks.len() >= 3 && payload.into.is_none());
     }
+}
+
+fn resources(json: serde_json::Value) -> LinuxResources {
+    serde_json::from_value(json).unwrap()
+}
+
+fn read(plan: &Plan, controller: Controller, file: &str) -> String {
+    std::fs::read_to_string(plan.directory(controller).unwrap().path.join(file)).unwrap().trim().to_owned()
+}
+
+fn is_v1(plan: &Plan, controller: Controller) -> bool {
+    plan.directory(controller).is_some_and(|directory| directory.version == Version::V1)
+}
+
+#[test]
+fn limits_stand_in_the_kernels_files_and_can_be_raised_and_lowered() {
+    let (_guard, plan) = planned("limits");
+    if !is_v1(&plan, Controller::Memory) {
+        return; // The values of v2 are held against plain files in the unit tests.
+    }
+    let cgroup = plan
+        .create(Some(&resources(serde_json::json!({
+            "memory": {"limit": 33554432, "swap": 33554432, "reservation": 16777216, "swappiness": 0, "disableOOMKiller": true},
+            "cpu": {"shares": 512, "quota": 20000, "period": 50000, "burst": 10000, "cpus": "0", "mems": "0"},
+            "pids": {"limit": 20},
+        }))))
+        .unwrap();
+    let memory = |file| read(&plan, Controller::Memory, file);
+    let cpu = |file| read(&plan, Controller::Cpu, file);
+    let both = || (memory("memory.limit_in_bytes"), memory("memory.memsw.limit_in_bytes"));
+    assert_eq!(both(), ("33554432".to_owned(), "33554432".to_owned()));
+    assert_eq!(memory("memory.soft_limit_in_bytes"), "16777216");
+    assert!(memory("memory.oom_control").starts_with("oom_kill_disable 1"));
+    assert_eq!((cpu("cpu.shares"), cpu("cpu.cfs_quota_us")), ("512".to_owned(), "20000".to_owned()));
+    assert_eq!((cpu("cpu.cfs_period_us"), cpu("cpu.cfs_burst_us")), ("50000".to_owned(), "10000".to_owned()));
+    assert_eq!(read(&plan, Controller::Cpuset, "cpuset.cpus"), "0");
+    assert_eq!(read(&plan, Controller::Pids, "pids.max"), "20");
+
+    let set = |limit: i64, swap: i64| {
+        cgroup.update(&resources(serde_json::json!({"memory": {"limit": limit, "swap": swap}}))).unwrap();
+        both()
+    };
+    assert_eq!(set(67108864, 134217728), ("67108864".to_owned(), "134217728".to_owned()), "raised");
+    assert_eq!(set(16777216, 33554432), ("16777216".to_owned(), "33554432".to_owned()), "lowered");
+    cgroup.update(&resources(serde_json::json!({"memory": {"limit": -1}}))).unwrap();
+    assert_eq!(both().0, both().1, "unlimited");
+    // The burst may not exceed the quota: the order of writing has to turn round.
+    cgroup.update(&resources(serde_json::json!({"cpu": {"quota": 5000, "burst": 1000}}))).unwrap();
+    assert_eq!((cpu("cpu.cfs_quota_us"), cpu("cpu.cfs_burst_us")), ("5000".to_owned(), "1000".to_owned()));
+    cgroup.update(&resources(serde_json::json!({"pids": {"limit": -1}}))).unwrap();
+    assert_eq!(read(&plan, Controller::Pids, "pids.max"), "max");
+    let fault = cgroup.update(&resources(serde_json::json!({"memory": {"limit": 100, "swap": 50}}))).unwrap_err();
+    assert!(fault.to_string().starts_with("$.linux.resources.memory.swap: "), "{fault}");
+}
+
+#[test]
+fn a_limit_that_cannot_be_given_is_refused_and_leaves_nothing() {
+    for (json, word) in [
+        (serde_json::json!({"unified": {"no.such": "1"}}), "no.such"),
+        (serde_json::json!({"network": {"classID": 7}}), "net_cls"),
+        (serde_json::json!({"rdma": {"mlx5_0": {"hcaHandles": 1}}}), "rdma"),
+        (serde_json::json!({"hugepageLimits": [{"pageSize": "7MB", "limit": 1}]}), "7MB"),
+    ] {
+        let (_guard, plan) = planned("refuse");
+        let error = plan.create(Some(&resources(json))).unwrap_err().to_string();
+        assert!(error.starts_with("refused: ") && error.contains(word), "{error}");
+        assert!(plan.open().remaining().is_empty());
+    }
+}
+
+#[test]
+fn a_controller_that_only_v2_has_is_used_there() {
+    let (_guard, plan) = planned("huge");
+    if plan.directory(Controller::Hugetlb).is_none_or(|directory| directory.version == Version::V1) {
+        return;
+    }
+    let sizes = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    if !sizes.into_iter().any(|entry| entry.file_name() == "hugepages-2048kB") {
+        return;
+    }
+    let limits = serde_json::json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}], "unified": {"cgroup.max.depth": "3"}});
+    plan.create(Some(&resources(limits))).unwrap();
+    assert_eq!(read(&plan, Controller::Hugetlb, "hugetlb.2MB.max"), "4194304");
+    assert_eq!(read(&plan, Controller::Hugetlb, "hugetlb.2MB.rsvd.max"), "4194304");
+    assert_eq!(read(&plan, Controller::Hugetlb, "cgroup.max.depth"), "3");
+}
+
+/// Whether a process in the cgroup can open the kernel log (`c 1:11`, which no default rule allows) and /dev/null.
+fn opens(cgroup: &Cgroup) -> (bool, bool) {
+    let script =
+        "r=0; (exec 3</dev/kmsg) 2>/dev/null && r=$((r+1)); (exec 3</dev/null) 2>/dev/null && r=$((r+2)); exit $r";
+    let code = spawn(cgroup.entry().unwrap(), script).0.wait().unwrap().code().unwrap();
+    assert!(code < 4, "the process did not enter: {code}");
+    (code & 1 != 0, code & 2 != 0)
+}
+
+fn device_rules_rule(cgroup: &Cgroup) {
+    assert_eq!(opens(cgroup), (false, true), "default");
+    let devices = |json: serde_json::Value| cgroup.update(&resources(serde_json::json!({"devices": json}))).unwrap();
+    devices(
+        serde_json::json!([{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"}]),
+    );
+    assert_eq!(opens(cgroup), (true, true), "one more allowed");
+    devices(
+        serde_json::json!([{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "w"}]),
+    );
+    assert_eq!(opens(cgroup), (false, true), "another kind of access");
+    devices(serde_json::json!([{"allow": true, "access": "rwm"}]));
+    assert_eq!(opens(cgroup), (true, true), "everything");
+}
+
+#[test]
+fn device_rules_of_v1_rule() {
+    let (_guard, mut plan) = planned("dev1");
+    plan.directories.retain(|directory| directory.controllers.contains(&Controller::Devices));
+    if !plan.directories.is_empty() {
+        device_rules_rule(&plan.create(None).unwrap());
+    }
+}
+
+#[test]
+fn device_rules_of_v2_rule_by_a_program() {
+    let (_guard, mut plan) = planned("dev2");
+    plan.directories.retain(|directory| directory.version == Version::V2);
+    if !plan.directories.is_empty() {
+        device_rules_rule(&plan.create(None).unwrap());
+    }
+}
+
+#[test]
+fn a_fork_bomb_stops_at_its_limit() {
+    let (_guard, plan) = planned("pids");
+    let cgroup = plan.create(Some(&resources(serde_json::json!({"pids": {"limit": 8}})))).unwrap();
+    let _guest = spawn(cgroup.entry().unwrap(), BOMB);
+    let hits = || read(&plan, Controller::Pids, "pids.events") != "max 0";
+    wait_for("the limit", hits);
+    assert!(cgroup.procs().unwrap().len() <= 8);
+    cgroup.kill().unwrap();
+    cgroup.remove(Duration::from_secs(5)).unwrap();
+}
+
+#[test]
+fn a_frozen_cgroup_is_not_taken_over() {
+    let (_guard, plan) = planned("ice");
+    let cgroup = plan.create(None).unwrap();
+    cgroup.freeze().unwrap();
+    let error = plan.create(None).unwrap_err().to_string();
+    assert!(error.contains("is frozen"), "{error}");
+    assert_eq!(cgroup.remaining().len(), plan.directories.len(), "what was there stays");
 }

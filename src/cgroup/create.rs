@@ -111,6 +111,7 @@ fn make(directory: &mut Directory, made: &mut Made) -> Result<()> {
         Ok(false) => {
             directory.existed = true;
             directory.shared = super::release::any_process(&directory.path)?;
+            refuse_frozen(directory)?;
         }
         Err(error) if error.errno() == Some(Errno::ENOENT) => {
             let mut missing: Vec<&Path> =
@@ -130,6 +131,16 @@ fn make(directory: &mut Directory, made: &mut Made) -> Result<()> {
     }
     let path = directory.path.clone();
     init_cpuset(directory, &path)
+}
+
+/// A process that enters a frozen cgroup stops there, and the creator would wait for it.
+fn refuse_frozen(directory: &Directory) -> Result<()> {
+    let dir = Dir::new(&directory.path);
+    let frozen = match directory.version {
+        Version::V2 => dir.try_read("cgroup.freeze").is_ok_and(|it| it.trim() == "1"),
+        Version::V1 => dir.try_read("freezer.state").is_ok_and(|it| it.trim() != "THAWED"),
+    };
+    if frozen { Err(Error::Refused(format!("cgroup `{}` is frozen", directory.path.display()))) } else { Ok(()) }
 }
 
 /// Makes a directory; says whether it was not there.

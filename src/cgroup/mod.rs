@@ -11,7 +11,7 @@
 //! **Entering.** Nobody here ever writes another process's pid to `cgroup.procs`: that takes the kernel's
 //! `cgroup_threadgroup_rwsem` for writing and waits for an RCU grace period, 7 to 30 ms on an idle machine. On v2 a
 //! process is born inside (`CLONE_INTO_CGROUP`); on v1 the new process, still single-threaded, writes `0` to
-//! each `tasks` file, which moves one thread and takes no global lock. See `docs/decisions/cgroup-entry.md`.
+//! each `tasks` file, which moves one thread and takes no global lock. See `docs/decisions/0002-enter-cgroups-from-inside.md`.
 
 mod backend;
 mod create;
