@@ -167,14 +167,14 @@ fn init_cpuset(directory: &Directory, path: &Path) -> Result<()> {
     }
     let Some(parent) = path.parent() else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        if directory.existed && !Dir::new(path).read(file)?.trim().is_empty() {
+        if directory.existed && !Dir::new(path).value(file)?.trim().is_empty() {
             continue;
         }
-        let inherited = Dir::new(parent).read(file)?;
+        let inherited = Dir::new(parent).value(file)?;
         if inherited.trim().is_empty() && parent != directory.root {
             // Somebody made the parent and left it so.
             init_cpuset(directory, parent)?;
-            Dir::new(path).write(file, Dir::new(parent).read(file)?.trim())?;
+            Dir::new(path).write(file, Dir::new(parent).value(file)?.trim())?;
         } else {
             Dir::new(path).write(file, inherited.trim())?;
         }

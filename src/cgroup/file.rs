@@ -1,7 +1,7 @@
 //! One cgroup directory and its files: every read and write of this module goes through here.
 
 use std::fmt::Display;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::error::{At, Error, Result};
@@ -66,6 +66,18 @@ impl Dir {
         read(fd.as_fd())
     }
 
+    /// Reads a file that the kernel shows in one piece (every one but lists of processes): a read that does not fill the
+    /// buffer was the last, and no second one is needed to see the end.
+    pub(super) fn value(&self, name: &str) -> Result<String> {
+        let fd = self.open(name, libc::O_RDONLY)?;
+        let mut buffer = [0; 4096];
+        let length = nix::unistd::read(fd.as_raw_fd(), &mut buffer).at("read", self.file(name).display())?;
+        if length == buffer.len() {
+            return self.read(name);
+        }
+        String::from_utf8(buffer[..length].to_vec()).map_err(|_| Errno::EILSEQ).at("read", self.file(name).display())
+    }
+
     /// Reads a whole file.
     pub(super) fn read(&self, name: &str) -> Result<String> {
         self.try_read(name).at("read", self.file(name).display())
@@ -77,7 +89,7 @@ impl Dir {
 
     /// A file that holds one number. `max` reads as `u64::MAX`.
     pub(super) fn number(&self, name: &str) -> Result<u64> {
-        let text = self.read(name)?;
+        let text = self.value(name)?;
         parse_number(text.trim()).ok_or_else(|| {
             Error::Other(format!("`{}` holds `{}`, not a number", self.file(name).display(), text.trim()))
         })
@@ -85,7 +97,7 @@ impl Dir {
 
     /// The number behind `key` in a file of `key value` lines.
     pub(super) fn keyed(&self, name: &str, key: &str) -> Result<Option<u64>> {
-        Ok(keyed(&self.read(name)?, key))
+        Ok(keyed(&self.value(name)?, key))
     }
 }
 

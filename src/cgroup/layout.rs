@@ -274,7 +274,7 @@ fn magic(path: &Path) -> Option<libc::c_long> {
 }
 
 fn unified(root: PathBuf) -> Result<Hierarchy> {
-    let text = Dir::new(&root).read("cgroup.controllers")?;
+    let text = Dir::new(&root).value("cgroup.controllers")?;
     let controllers = text.split_whitespace().filter_map(Controller::parse).collect();
     Ok(Hierarchy { version: Version::V2, root, controllers })
 }

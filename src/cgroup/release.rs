@@ -93,17 +93,19 @@ impl Cgroup {
     /// # Errors
     /// As `pidfd_send_signal(2)`; a process that has just ended is no error.
     pub fn signal(&self, signal: i32) -> Result<usize> {
-        let mut sent = 0;
+        let mut handles = Vec::new();
         for pid in self.procs()? {
-            let pidfd = match process::pidfd_open(pid) {
-                Ok(pidfd) => pidfd,
-                Err(Errno::ESRCH) => continue,
+            match process::pidfd_open(pid) {
+                Ok(pidfd) => handles.push((pid, pidfd)),
+                Err(Errno::ESRCH) => {}
                 Err(errno) => return Err(errno).at("open pidfd of", pid),
-            };
-            // The pid may have been given to another process between the listing and the pidfd: is it still a member?
-            if !self.holds(pid)? {
-                continue;
             }
+        }
+        // A pid may have been given to another process between the listing and the pidfd: who is still listed now was
+        // a member when the pidfd was made.
+        let members = self.procs()?;
+        let mut sent = 0;
+        for (pid, pidfd) in handles.iter().filter(|(pid, _)| members.binary_search(pid).is_ok()) {
             match process::pidfd_send_signal(pidfd.as_fd(), signal) {
                 Ok(()) => sent += 1,
                 Err(Errno::ESRCH) => {}
@@ -111,15 +113,6 @@ impl Cgroup {
             }
         }
         Ok(sent)
-    }
-
-    /// Whether a process is in this cgroup or below it, by its own `/proc/<pid>/cgroup`.
-    fn holds(&self, pid: libc::pid_t) -> Result<bool> {
-        let mut pids = BTreeSet::new();
-        if let Some(path) = self.census() {
-            collect(path, &mut pids)?;
-        }
-        Ok(pids.contains(&pid))
     }
 
     /// Freezes everything in the cgroup and waits until it is frozen.

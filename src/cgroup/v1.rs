@@ -143,11 +143,11 @@ impl Backend for V1 {
     }
 
     fn is_frozen(&self, dir: &Dir) -> Result<bool> {
-        Ok(dir.read("freezer.state")?.trim() == "FROZEN")
+        Ok(dir.value("freezer.state")?.trim() == "FROZEN")
     }
 
     fn is_freezing(&self, dir: &Dir) -> Result<bool> {
-        Ok(dir.read("freezer.state")?.trim() != "THAWED")
+        Ok(dir.value("freezer.state")?.trim() != "THAWED")
     }
 }
 
@@ -193,7 +193,7 @@ fn busy(dir: &Dir, error: Error, limit: Option<i64>) -> Error {
 fn limit_or_refuse(dir: &Dir, file: &str, value: i64) -> Result<()> {
     match dir.try_write(file, &value.to_string()) {
         Ok(()) => Ok(()),
-        Err(errno) if matches!(errno, Errno::ENOENT | Errno::EOPNOTSUPP | Errno::UnknownErrno) => {
+        Err(Errno::ENOENT | Errno::EOPNOTSUPP | Errno::UnknownErrno) => {
             Err(Error::Refused(format!("this kernel does not limit `{file}`")))
         }
         Err(errno) => Err(Error::sys("write to", dir.file(file).display(), errno)),

@@ -57,7 +57,7 @@ impl Backend for V2 {
         let mut bandwidth = Vec::with_capacity(2);
         if quota.is_some() || period.is_some() {
             // One file holds both: keep the one that is not given.
-            let old = dir.read("cpu.max")?;
+            let old = dir.value("cpu.max")?;
             let (old_quota, old_period) = old.trim().split_once(' ').unwrap_or(("max", "100000"));
             let quota = quota.map_or(old_quota.to_owned(), or_max);
             let period = period.map_or(old_period.to_owned(), |it| it.to_string());
