@@ -42,6 +42,15 @@ pub enum Error {
         errno: Errno,
     },
 
+    /// The container's first process reported an error of its own.
+    #[error("{text}")]
+    Init {
+        /// The errno at the root, or 0.
+        errno: i32,
+        /// The whole chain in words.
+        text: String,
+    },
+
     /// A control that the bundle or the judge asks for cannot be given by this host.
     #[error("refused: {0}")]
     Refused(String),
@@ -97,6 +106,7 @@ impl Error {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Error::Sys { errno, .. } => Some(*errno),
+            Error::Init { errno, .. } if *errno != 0 => Some(Errno::from_raw(*errno)),
             Error::Context { source, .. } => source.errno(),
             _ => None,
         }

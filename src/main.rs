@@ -1,3 +1,5 @@
 //! The `rustbox` command: parse, dispatch, exit code.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    rustbox::cli::main(std::env::args_os())
+}

@@ -1,1 +1,170 @@
 //! Release, and the proof that nothing remains.
+//!
+//! A release is finished when the kernel says so, not when the calls that should do it have
+//! returned: the first process is dead by its handle (with a pid namespace of its own the kernel
+//! then vouches for the rest), no cgroup directory and so no process in one is left, no mount below
+//! the container's rootfs or state directory is in sight, the state directory is gone.
+
+mod mounts;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::container::state::{Directory, Record, Root};
+use crate::error::{Error, Result};
+use crate::sys::{Errno, process};
+
+/// How long a release waits for processes and cgroups to go, in all.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What was looked at after a release, and what was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Proof {
+    /// The container's id.
+    pub id: String,
+    /// Nothing remains.
+    pub clean: bool,
+    /// The first process and, by its pid namespace or its cgroups, all others are dead.
+    pub processes_dead: bool,
+    /// How the death of all processes is known.
+    pub processes_by: &'static str,
+    /// Number of cgroup directories that were looked for and are gone.
+    pub cgroups_gone: usize,
+    /// No mount lies below the rootfs or the state directory.
+    pub mounts_gone: bool,
+    /// The state directory is gone.
+    pub state_gone: bool,
+    /// Each thing that remains, in words.
+    pub left: Vec<String>,
+    /// From the first signal to the last look, in microseconds.
+    pub took_us: u64,
+}
+
+impl Proof {
+    /// The proof as a result: an error where something remains.
+    ///
+    /// # Errors
+    /// [`Error::Unclean`], naming each leftover.
+    pub fn require(self) -> Result<Proof> {
+        if self.clean { Ok(self) } else { Err(Error::Unclean { id: self.id, left: self.left }) }
+    }
+}
+
+/// Ends what is left of a container and proves it gone. The state directory goes last, and stays
+/// where something else does: it is the record by which recovery finds the leftover.
+///
+/// `init` is a handle of the first process, where one was made and may be alive; `before_state` runs
+/// when all but the state directory is gone (the place of poststop hooks).
+pub fn release(
+    root: &Root,
+    directory: Directory,
+    record: &Record,
+    init: Option<OwnedFd>,
+    before_state: impl FnOnce(),
+) -> Proof {
+    let begun = Instant::now();
+    let deadline = begun + DEADLINE;
+    let mut left = Vec::new();
+
+    let init_dead = match &init {
+        Some(init) => end(init, deadline, &mut left),
+        None => true,
+    };
+    let cgroup = record.cgroup.open();
+    if !record.own_pid_namespace || !init_dead || init.is_none() {
+        // Nothing vouches for processes that init has left behind, but their cgroup.
+        if let Err(error) = cgroup.kill() {
+            left.push(error.to_string());
+        }
+    }
+    if let Err(error) = cgroup.remove(deadline.saturating_duration_since(Instant::now())) {
+        left.push(error.to_string());
+    }
+    let remaining = cgroup.remaining();
+    left.extend(remaining.iter().map(|path| format!("cgroup `{}`", path.display())));
+    if let Some(group) = &record.resctrl
+        && let Err(error) = std::fs::remove_dir(group)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        left.push(format!("resctrl group `{}`: {error}", group.display()));
+    }
+    let mounts_gone = match mounts::below(&[directory.path(), &record.rootfs]) {
+        Ok(mounts) => {
+            let none = mounts.is_empty();
+            left.extend(mounts);
+            none
+        }
+        Err(error) => {
+            left.push(format!("mounts are unknown: {error}"));
+            false
+        }
+    };
+    before_state();
+
+    let place = directory.path().to_owned();
+    let mut state_gone = false;
+    if left.is_empty() {
+        match directory.remove(root) {
+            Ok(()) => state_gone = gone(&place, &mut left),
+            Err(error) => left.push(error.to_string()),
+        }
+    }
+    Proof {
+        id: record.id.clone(),
+        clean: left.is_empty(),
+        processes_dead: init_dead && remaining.is_empty(),
+        processes_by: if record.own_pid_namespace && init.is_some() { "pid namespace" } else { "cgroup" },
+        cgroups_gone: record.cgroup.directories.len().saturating_sub(remaining.len()),
+        mounts_gone,
+        state_gone,
+        left,
+        took_us: u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
+    }
+}
+
+/// Kills a process by its handle and waits for its end; true where it is dead.
+fn end(init: &OwnedFd, deadline: Instant, left: &mut Vec<String>) -> bool {
+    match process::pidfd_send_signal(init.as_fd(), libc::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(errno) => left.push(format!("kill the first process: {}", errno.desc())),
+    }
+    let wait = deadline.saturating_duration_since(Instant::now());
+    match process::wait_end(init.as_fd(), i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)) {
+        Ok(true) => {
+            // Where it is our own child, nobody else will reap it.
+            let _ = process::wait_pidfd(init.as_fd(), false);
+            true
+        }
+        Ok(false) => {
+            left.push("the first process, which SIGKILL has not ended".to_owned());
+            false
+        }
+        Err(errno) => {
+            left.push(format!("wait for the first process: {}", errno.desc()));
+            false
+        }
+    }
+}
+
+fn gone(path: &Path, left: &mut Vec<String>) -> bool {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+        Err(error) => {
+            left.push(format!("state directory `{}`: {error}", path.display()));
+            false
+        }
+        Ok(_) => {
+            left.push(format!("state directory `{}`", path.display()));
+            false
+        }
+    }
+}
+
+impl From<Proof> for Error {
+    fn from(proof: Proof) -> Self {
+        Error::Unclean { id: proof.id, left: proof.left }
+    }
+}

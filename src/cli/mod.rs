@@ -1,1 +1,143 @@
 //! One file per command: arguments in, library calls, output out.
+
+pub mod create;
+pub mod delete;
+pub mod exe;
+pub mod exec;
+pub mod features;
+pub mod global;
+pub mod kill;
+pub mod list;
+pub mod log;
+pub mod manual;
+pub mod ps;
+pub mod run;
+pub mod spec;
+pub mod start;
+pub mod state;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::error::Error;
+pub use global::Global;
+
+/// The version of the runtime specification that this program implements.
+pub const SPEC_VERSION: &str = "1.3.0";
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
+
+/// An OCI container runtime that can judge what it runs.
+///
+/// As a runtime it takes the command line of runc: containerd, podman and Docker call it as they call any other.
+/// As a judge, `rustbox run --source FILE` runs a submission in a sandbox and prints a verdict with its evidence.
+#[derive(Debug, Parser)]
+#[command(name = "rustbox", version = VERSION, max_term_width = 100, propagate_version = false, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a container from a bundle; its program waits for `start`
+    Create(create::Args),
+    /// Start the program of a created container
+    Start(start::Args),
+    /// Print the state of a container
+    State(state::Args),
+    /// Send a signal to a container
+    Kill(kill::Args),
+    /// Delete a container and prove that nothing of it remains
+    Delete(delete::Args),
+    /// Run a container, or judge a submission
+    Run(Box<run::Args>),
+    /// Run one more process in a container
+    Exec(Box<exec::Args>),
+    /// List the containers
+    List(list::Args),
+    /// List the processes of a container
+    Ps(ps::Args),
+    /// Write a config.json to start from
+    Spec(spec::Args),
+    /// Print what this runtime can do
+    Features(features::Args),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(manual::ManArgs),
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions(manual::CompletionArgs),
+}
+
+/// Runs the command line and gives its exit status.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where even this cannot be printed, nobody is there to read it.
+            let _ = error.print();
+            let shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return ExitCode::from(if shown { 0 } else { 2 });
+        }
+    };
+    let Cli { global, command } = cli;
+    let done = match command {
+        Command::Create(args) => create::main(&global, args),
+        Command::Start(args) => start::main(&global, &args),
+        Command::State(args) => state::main(&global, &args),
+        Command::Kill(args) => kill::main(&global, &args),
+        Command::Delete(args) => delete::main(&global, &args),
+        Command::Run(args) => return run::main(&global, *args),
+        Command::Exec(args) => return exec::main(&global, *args),
+        Command::List(args) => list::main(&global, &args),
+        Command::Ps(args) => ps::main(&global, &args),
+        Command::Spec(args) => spec::main(&global, &args),
+        Command::Features(_) => features::main(),
+        Command::Man(args) => manual::man(&args),
+        Command::Completions(args) => manual::completions(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&global, &error),
+    }
+}
+
+/// Says an error once, on stderr and in the log, and gives the exit status that belongs to it.
+pub fn report(global: &Global, error: &Error) -> ExitCode {
+    global.log().error(&error.to_string());
+    ExitCode::from(match error {
+        Error::Usage(_) => 2,
+        _ => 1,
+    })
+}
+
+/// Writes a line to stdout.
+///
+/// # Errors
+/// As `write(2)`, for instance `EPIPE`.
+pub fn say(text: &str) -> crate::Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.write_all(if text.ends_with('\n') { b"" } else { b"\n" }))
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::io("write to", "stdout", &error))
+}
+
+/// Prints a value as indented JSON.
+///
+/// # Errors
+/// As [`say`].
+pub fn say_json(value: &impl serde::Serialize) -> crate::Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Error::Other(format!("print JSON: {error}")))?;
+    say(&text)
+}

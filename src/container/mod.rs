@@ -1,3 +1,18 @@
-//! The OCI life of a container.
+//! The OCI life of a container (runtime specification, "Lifecycle").
+
 pub mod console;
+pub mod create;
+pub mod delete;
+pub mod exec;
+pub mod foreground;
 pub mod hooks;
+pub mod identity;
+pub mod kill;
+pub mod list;
+pub mod namespaces;
+pub mod report;
+pub mod run;
+pub mod spawn;
+pub mod start;
+pub mod state;
+

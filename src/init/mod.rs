@@ -1,4 +1,9 @@
-//! What runs inside the clone, in order.
+//! What runs inside the clone, in order, until the program is executed.
+//!
+//! The creator has decided and opened everything before the clone; init is a copy of it that only
+//! carries out. It talks to the creator over a [`channel`] and waits at a gate for `start`.
+
+pub mod channel;
 pub mod console;
 pub mod intel_rdt;
 pub mod keyring;
@@ -13,3 +18,264 @@ pub mod sysctl;
 pub mod time_offsets;
 pub mod user_namespace;
 pub mod uts;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use oci_spec::runtime::{Hook, Spec};
+
+use crate::cgroup;
+use crate::container::hooks::{self, Kind};
+use crate::container::namespaces::Namespaces;
+use crate::container::report::Report;
+use crate::container::state::{Record, Status};
+use crate::error::{At, Error, Result};
+use crate::init::channel::{Channel, Message, failure};
+use crate::init::process::ProcessPlan;
+use crate::init::procfs::Procfs;
+use crate::init::rootfs::Rootfs;
+use crate::sys::process as calls;
+
+/// Everything init needs.
+#[expect(missing_debug_implementations, reason = "holds functions")]
+pub struct Init<'a> {
+    /// What is recorded of the container.
+    pub record: &'a Record,
+    /// Its configuration.
+    pub spec: &'a Spec,
+    /// Init's end of the line to the creator.
+    pub channel: Channel,
+    /// Init's ends of the FIFOs by which `start` opens the gate and hears of the exec.
+    pub gate: Option<Gate>,
+    /// The cgroups to enter.
+    pub cgroup: &'a cgroup::Entry,
+    /// The namespaces; `staged`: those to be joined have been joined by the stage.
+    pub namespaces: &'a Namespaces,
+    /// See `namespaces`.
+    pub staged: bool,
+    /// The root filesystem, planned and opened.
+    pub rootfs: &'a mut Rootfs,
+    /// The program and its attributes.
+    pub process: ProcessPlan,
+    /// Kernel parameters to be set.
+    pub sysctl: &'a [sysctl::Parameter],
+    /// What to write to `timens_offsets` after unsharing the time namespace here.
+    pub time_offsets: Option<&'a str>,
+    /// procfs as the creator sees it.
+    pub procfs: &'a Procfs,
+    /// Where the terminal's master is sent, for a process with a terminal.
+    pub console_socket: Option<BorrowedFd<'a>>,
+    /// Standard input, output and error, where not the creator's own.
+    pub stdio: Option<[BorrowedFd<'a>; 3]>,
+    /// Join a new session keyring.
+    pub new_keyring: bool,
+    /// The creator runs hooks once the mounts are made.
+    pub creator_hooks: bool,
+    /// Loads the seccomp filter, where there is one.
+    pub seccomp: Option<&'a dyn Fn(&Channel) -> Result<()>>,
+    /// The filter notifies: it is loaded before the gate, while the creator can take the listener.
+    pub seccomp_before_gate: bool,
+    /// Makes init a tiny process 1 that runs the program as its child.
+    pub reaper: Option<&'a dyn Reaper>,
+}
+
+/// Init's ends of the gate.
+#[derive(Debug)]
+pub struct Gate {
+    /// A byte from `start` opens it.
+    pub open: OwnedFd,
+    /// Takes the words of a failed exec; its end tells of a successful one.
+    pub answer: OwnedFd,
+}
+
+/// A process 1 that is not the program itself.
+pub trait Reaper {
+    /// Forks the program's process, which calls `program` (that returns only where it fails), and
+    /// reaps until all is over. Returns init's exit status.
+    fn run(&self, program: &mut dyn FnMut() -> Error) -> i32;
+}
+
+impl Init<'_> {
+    /// Runs in the clone; the status that it ends with where no program was executed.
+    pub fn run(mut self) -> i32 {
+        if let Err(error) = self.set_up() {
+            // Where even this fails the creator is gone, and so is everyone who could read it.
+            let _ = self.channel.send(&failure(&error));
+            return 1;
+        }
+        match self.wait_for_start() {
+            Ok(true) => {}
+            // The creator has died before init was on record.
+            Ok(false) => return 1,
+            Err(error) => return self.fail(&error),
+        }
+        if let Err(error) = self.start_hooks() {
+            return self.fail(&error);
+        }
+        match self.reaper {
+            Some(reaper) => reaper.run(&mut || match self.become_user() {
+                Ok(()) => self.execute(),
+                Err(error) => error,
+            }),
+            None => {
+                let error = self.execute();
+                self.fail(&error)
+            }
+        }
+    }
+
+    fn set_up(&mut self) -> Result<()> {
+        self.cgroup.enter()?;
+        let user_namespace = self.namespaces.has(libc::CLONE_NEWUSER);
+        if !user_namespace {
+            self.process.outside(Some(self.procfs), None)?;
+        }
+        if !self.staged {
+            self.namespaces.enter()?;
+        }
+        if user_namespace {
+            self.enter_user_namespace()?;
+        }
+        if self.namespaces.new & libc::CLONE_NEWCGROUP != 0 {
+            // Only now: a cgroup namespace's root is the cgroup that its creator is in.
+            calls::unshare(libc::CLONE_NEWCGROUP).at("unshare", "the cgroup namespace")?;
+        }
+        if let Some(offsets) = self.time_offsets {
+            calls::unshare(libc::CLONE_NEWTIME).at("unshare", "the time namespace")?;
+            time_offsets::write(self.procfs, offsets)?;
+        }
+        self.take_stdio()?;
+        calls::setsid().at("start", "a new session")?;
+        if self.new_keyring {
+            keyring::join(&self.record.id)?;
+        }
+        if self.namespaces.new & libc::CLONE_NEWNET != 0 {
+            loopback::up()?;
+        }
+        uts::set_names(self.spec)?;
+        self.namespaces.enter_mount()?;
+        self.rootfs.mount()?;
+        self.create_hooks()?;
+        self.rootfs.enter()?;
+        self.process.make_cwd()?;
+        let console = self.console()?;
+        self.rootfs.finish(console.as_ref().map(|slave| slave.as_fd()))?;
+        sysctl::write(self.procfs, self.sysctl)?;
+        if self.reaper.is_none() {
+            self.become_user()?;
+        }
+        self.channel.send(&Message::Ready)?;
+        match self.seccomp {
+            Some(load) if self.seccomp_before_gate && !self.process.seccomp_early() => load(&self.channel),
+            _ => Ok(()),
+        }
+    }
+
+    /// In a user namespace of the container, init acts as its root.
+    fn enter_user_namespace(&self) -> Result<()> {
+        if self.namespaces.new & libc::CLONE_NEWUSER != 0 {
+            self.expect(&Message::Mapped)?;
+        }
+        calls::setresgid(0).at("become", "group 0 of the user namespace")?;
+        calls::setresuid(0).at("become", "user 0 of the user namespace")
+    }
+
+    fn take_stdio(&self) -> Result<()> {
+        for (number, fd) in self.stdio.iter().flatten().enumerate() {
+            calls::dup_to(*fd, number as i32).at("take", "the standard streams")?;
+        }
+        Ok(())
+    }
+
+    fn create_hooks(&self) -> Result<()> {
+        if self.creator_hooks {
+            self.channel.send(&Message::Mounted)?;
+            self.expect(&Message::HooksRun)?;
+        }
+        let hooks = self.spec.hooks().as_ref().and_then(|hooks| hooks.create_container().as_deref());
+        self.run_hooks(Kind::CreateContainer, hooks, Status::Creating)
+    }
+
+    fn start_hooks(&self) -> Result<()> {
+        let hooks = self.spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref());
+        self.run_hooks(Kind::StartContainer, hooks, Status::Created)
+    }
+
+    fn run_hooks(&self, kind: Kind, hooks: Option<&[Hook]>, status: Status) -> Result<()> {
+        let Some(hooks) = hooks.filter(|hooks| !hooks.is_empty()) else { return Ok(()) };
+        let state = Report::for_hooks(self.record, status, std::process::id() as libc::pid_t);
+        hooks::run(kind, hooks, &state).map(drop)
+    }
+
+    /// Makes the terminal inside the container and sends its master out.
+    fn console(&self) -> Result<Option<OwnedFd>> {
+        if !self.process.terminal {
+            return Ok(None);
+        }
+        let socket = self.console_socket.ok_or_else(|| {
+            Error::config("$.process.terminal", "is true, but no console socket was given")
+        })?;
+        console::attach(&self.process, socket).map(Some)
+    }
+
+    /// Waits until the creator says so: true to go on, false where it has died.
+    fn wait_for_start(&self) -> Result<bool> {
+        if self.channel.receive()? != Some(Message::Commit) {
+            return Ok(false);
+        }
+        let Some(gate) = &self.gate else {
+            return Ok(self.channel.receive()? == Some(Message::Start));
+        };
+        let mut byte = [0u8];
+        loop {
+            match nix::unistd::read(std::os::fd::AsRawFd::as_raw_fd(&gate.open), &mut byte) {
+                Err(crate::sys::Errno::EINTR) => {}
+                Ok(1) => return Ok(true),
+                other => return other.at("read", "the gate").map(|_| false),
+            }
+        }
+    }
+
+    /// Takes on the program's identity and limits, and finds the program as that user.
+    fn become_user(&mut self) -> Result<()> {
+        let channel = &self.channel;
+        match self.seccomp {
+            Some(load) => self.process.apply(Some(self.procfs), Some(&mut || load(channel)))?,
+            None => self.process.apply(Some(self.procfs), None)?,
+        }
+        self.process.resolve()
+    }
+
+    /// Turns the caller into the program; returns only where that fails.
+    fn execute(&mut self) -> Error {
+        let channel = &self.channel;
+        match self.seccomp.filter(|_| !self.seccomp_before_gate) {
+            Some(load) => self.process.exec(Some(&mut || load(channel))),
+            None => self.process.exec(None),
+        }
+    }
+
+    fn expect(&self, message: &Message) -> Result<()> {
+        match self.channel.receive()? {
+            Some(received) if received == *message => Ok(()),
+            _ => Err(Error::Other("the creator has ended".to_owned())),
+        }
+    }
+
+    /// Reports an error after the gate to whoever has opened it.
+    fn fail(&self, error: &Error) -> i32 {
+        match &self.gate {
+            Some(gate) => {
+                let text = error.to_string();
+                let _ = crate::sys::path::write_once(gate.answer.as_fd(), &text.as_bytes()[..text.len().min(4096)]);
+            }
+            None => {
+                let _ = self.channel.send(&failure(error));
+            }
+        }
+        match error.errno() {
+            Some(crate::sys::Errno::ENOENT) => 127,
+            Some(crate::sys::Errno::EACCES | crate::sys::Errno::ENOEXEC) => 126,
+            _ => 1,
+        }
+    }
+}

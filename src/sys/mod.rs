@@ -20,7 +20,7 @@ pub mod xattr;
 pub use nix::errno::Errno;
 
 /// The result of a system call.
-pub type Result<T> = std::result::Result<T, Errno>;
+pub type Result<T, E = Errno> = std::result::Result<T, E>;
 
 /// Turns the C convention (-1 and errno) into a result.
 pub(crate) fn check(value: libc::c_long) -> Result<libc::c_long> {

@@ -152,6 +152,18 @@ pub fn fstatfs(fd: BorrowedFd<'_>) -> Result<libc::statfs> {
     Ok(unsafe { stat.assume_init() })
 }
 
+/// Whether the mount that `fd` lies on, or its filesystem, is read-only (`fstatvfs(3)`).
+///
+/// # Errors
+/// As `fstatvfs(3)`.
+pub fn is_read_only(fd: BorrowedFd<'_>) -> Result<bool> {
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: a valid descriptor and room for one `statvfs`.
+    check(unsafe { libc::fstatvfs(fd.as_raw_fd(), stat.as_mut_ptr()) }.into())?;
+    // SAFETY: the call succeeded, so it has been filled in.
+    Ok(unsafe { stat.assume_init() }.f_flag & libc::ST_RDONLY != 0)
+}
+
 /// The unique id of the mount that `fd` lies on (`statx(2)`, `STATX_MNT_ID`).
 ///
 /// # Errors
@@ -160,10 +172,9 @@ pub fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
     const STATX_MNT_ID: u32 = 0x1000;
     let mut stat = std::mem::MaybeUninit::<libc::statx>::uninit();
     // SAFETY: a valid descriptor, a constant string and room for one `statx`.
-    check(
-        unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_MNT_ID, stat.as_mut_ptr()) }
-            .into(),
-    )?;
+    let done =
+        unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_MNT_ID, stat.as_mut_ptr()) };
+    check(done.into())?;
     // SAFETY: the call succeeded, so the kernel has filled it in.
     let stat = unsafe { stat.assume_init() };
     if stat.stx_mask & STATX_MNT_ID == 0 { Err(Errno::ENOSYS) } else { Ok(stat.stx_mnt_id) }

@@ -357,3 +357,46 @@ pub fn dup_to(fd: BorrowedFd<'_>, target: i32) -> Result<()> {
     // of this process at `target` would silently change what it names, as with any dup2.
     check(unsafe { libc::dup3(fd.as_raw_fd(), target, 0) }.into()).map(drop)
 }
+
+/// Takes ownership of a descriptor that `recvmsg(2)` has just installed.
+pub fn adopt(fd: std::os::fd::RawFd) -> OwnedFd {
+    // SAFETY: called once per number that SCM_RIGHTS has delivered to this process; nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// The descriptor of this number that the caller of the program has left open for it.
+///
+/// # Errors
+/// `EBADF` where there is none.
+pub fn inherited(fd: std::os::fd::RawFd) -> Result<BorrowedFd<'static>> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::fcntl(fd, libc::F_GETFD) }.into())?;
+    // SAFETY: it is open (just checked), and descriptors given by the caller are never closed by this program.
+    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+impl StringVector {
+    /// The arguments of a program.
+    ///
+    /// # Errors
+    /// An argument with a NUL byte, which the kernel could not have given.
+    pub fn from_os(arguments: impl Iterator<Item = std::ffi::OsString>) -> crate::Result<Self> {
+        use crate::error::At;
+        let strings: Result<Vec<CString>> = arguments.map(super::path::c_path).collect();
+        strings.map(StringVector::new).at("copy", "the arguments")
+    }
+
+    /// An environment.
+    ///
+    /// # Errors
+    /// As [`StringVector::from_os`].
+    pub fn from_environment(
+        variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+    ) -> crate::Result<Self> {
+        Self::from_os(variables.map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            name
+        }))
+    }
+}

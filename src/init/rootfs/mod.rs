@@ -133,6 +133,11 @@ impl Rootfs {
         Ok(Rootfs { plan, context, opened: Opened::default(), tree: None, null: None, late: Vec::new() })
     }
 
+    /// Absolute path of the root file system on the host.
+    pub fn path(&self) -> &Path {
+        &self.plan.rootfs
+    }
+
     /// Opens, in the creator and before the clone, what the child cannot: with a user namespace the root file system,
     /// the sources of bind mounts and the host's device nodes. The descriptors are inherited by the clone.
     ///

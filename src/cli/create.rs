@@ -1,0 +1,90 @@
+//! `rustbox create`.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+
+use crate::cli::Global;
+use crate::container::create::{self, Options};
+use crate::error::{At, Result};
+use crate::spec;
+
+/// Options of `create` and `run` alike.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct BundleArgs {
+    /// Directory of the bundle: config.json and, by its word, the root filesystem
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+    /// Unix socket that gets the master end of the container's terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// File that gets the pid of the container's first process
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Number of file descriptors, from 3 on, that the program inherits
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// Do not use pivot_root (for a root that is a ramdisk)
+    #[arg(long)]
+    pub no_pivot: bool,
+    /// Stay in the caller's session keyring
+    #[arg(long)]
+    pub no_new_keyring: bool,
+}
+
+/// Create a container from a bundle; its program waits for `start`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Options of the bundle.
+    #[command(flatten)]
+    pub bundle: BundleArgs,
+    /// Name of the container, unique on this host
+    #[arg(value_name = "ID")]
+    pub id: String,
+}
+
+impl BundleArgs {
+    /// The options in the library's terms.
+    ///
+    /// # Errors
+    /// Where the console socket cannot be connected to.
+    pub fn options<'a>(&self, global: &Global) -> Result<Options<'a>> {
+        Ok(Options {
+            pid_file: self.pid_file.clone(),
+            console_socket: self.console_socket.as_ref().map(connect_to).transpose()?,
+            preserve_fds: self.preserve_fds,
+            no_pivot: self.no_pivot,
+            no_new_keyring: self.no_new_keyring,
+            systemd_cgroup: global.systemd_cgroup,
+            rootless: global.rootless(),
+            ..Options::default()
+        })
+    }
+}
+
+/// Connects to a unix socket.
+///
+/// # Errors
+/// As `connect(2)`, with the path.
+pub fn connect_to(path: &PathBuf) -> Result<OwnedFd> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+        .at("open a socket for", path.display())?;
+    let address = UnixAddr::new(path).at("connect to the console socket", path.display())?;
+    connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &address).at("connect to the console socket", path.display())?;
+    Ok(socket)
+}
+
+/// Runs `create`.
+///
+/// # Errors
+/// What is wrong with the bundle, or refused by the kernel.
+pub fn main(global: &Global, args: Args) -> Result<()> {
+    spec::validate_id(&args.id)?;
+    let bundle = spec::load(&args.bundle.bundle)?;
+    super::exe::protect(&bundle.spec)?;
+    let log = global.log();
+    let mut warn = |text: String| log.warn(&text);
+    let options = Options { warn: Some(&mut warn), ..args.bundle.options(global)? };
+    create::create(&global.open_root()?, &args.id, &bundle, options).map(drop)
+}

@@ -1,0 +1,186 @@
+//! `rustbox exec`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec, User};
+
+use crate::cli::create::connect_to;
+use crate::cli::{Global, report};
+use crate::container::exec::{Options, configuration, exec};
+use crate::container::foreground::{Signals, wait};
+use crate::error::{Error, Result};
+use crate::spec;
+
+/// Run one more process in a container
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Unix socket that gets the master end of the process's terminal
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// Working directory in the container
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+    /// Add to the environment
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Give the process a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Run as this user, by number
+    #[arg(short, long, value_name = "UID[:GID]")]
+    user: Option<String>,
+    /// Add supplementary groups, by number
+    #[arg(short = 'g', long, value_name = "GID")]
+    additional_gids: Vec<u32>,
+    /// Take the whole process from this JSON document
+    #[arg(short, long, value_name = "FILE")]
+    process: Option<PathBuf>,
+    /// Return once the process is started
+    #[arg(short, long)]
+    detach: bool,
+    /// File that gets the pid of the process
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Label of the process for SELinux
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
+    /// Profile of the process for AppArmor
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
+    /// Set no_new_privs
+    #[arg(long)]
+    no_new_privs: bool,
+    /// Add a capability to all sets
+    #[arg(short, long, value_name = "CAP")]
+    cap: Vec<String>,
+    /// Number of file descriptors, from 3 on, that the process inherits
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+    /// Allow it in a paused container
+    #[arg(long)]
+    ignore_paused: bool,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: String,
+    /// The program and its arguments
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// Runs `exec`. A process that could not be started is status 255, as with runc.
+pub fn main(global: &Global, args: Args) -> ExitCode {
+    match run(global, &args) {
+        Ok(status) => ExitCode::from(status),
+        Err(error @ Error::Usage(_)) => report(global, &error),
+        Err(error) => {
+            report(global, &error);
+            ExitCode::from(255)
+        }
+    }
+}
+
+fn run(global: &Global, args: &Args) -> Result<u8> {
+    let root = global.open_root()?;
+    let spec = configuration(&root, &args.id)?;
+    let process = args.document(&spec)?;
+    super::exe::protect(&spec)?;
+    let options = Options {
+        pid_file: args.pid_file.clone(),
+        console_socket: args.console_socket.as_ref().map(connect_to).transpose()?,
+        preserve_fds: args.preserve_fds,
+        ignore_paused: args.ignore_paused,
+    };
+    if args.detach {
+        return exec(&root, &args.id, &process, &options).map(|_| 0);
+    }
+    let signals = Signals::take()?;
+    let child = exec(&root, &args.id, &process, &options)?;
+    let ended = wait(&child.pidfd, &signals)?;
+    Ok(u8::try_from(ended.status() & 0xff).unwrap_or(1))
+}
+
+impl Args {
+    /// The process document: the file's, or the container's own process changed by the options.
+    fn document(&self, spec: &Spec) -> Result<Process> {
+        if let Some(path) = &self.process {
+            if !self.command.is_empty() {
+                return Err(Error::Usage("exec takes a COMMAND or --process, not both".to_owned()));
+            }
+            return spec::load_process(path);
+        }
+        if self.command.is_empty() {
+            return Err(Error::Usage("exec needs a COMMAND, or --process FILE".to_owned()));
+        }
+        let mut process = spec.process().clone().unwrap_or_default();
+        process.set_args(Some(self.command.clone()));
+        process.set_terminal(Some(self.tty));
+        if let Some(cwd) = &self.cwd {
+            process.set_cwd(cwd.clone());
+        }
+        if !self.env.is_empty() {
+            let mut env = process.env().clone().unwrap_or_default();
+            env.extend(self.env.iter().cloned());
+            process.set_env(Some(env));
+        }
+        if let Some(user) = &self.user {
+            process.set_user(self.parse_user(user, process.user())?);
+        }
+        if !self.additional_gids.is_empty() {
+            let mut user = process.user().clone();
+            let mut gids = user.additional_gids().clone().unwrap_or_default();
+            gids.extend(&self.additional_gids);
+            user.set_additional_gids(Some(gids));
+            process.set_user(user);
+        }
+        if self.process_label.is_some() {
+            process.set_selinux_label(self.process_label.clone());
+        }
+        if self.apparmor.is_some() {
+            process.set_apparmor_profile(self.apparmor.clone());
+        }
+        if self.no_new_privs {
+            process.set_no_new_privileges(Some(true));
+        }
+        if !self.cap.is_empty() {
+            let capabilities = process.capabilities().clone().unwrap_or_default();
+            process.set_capabilities(Some(self.with_capabilities(capabilities)?));
+        }
+        Ok(process)
+    }
+
+    fn parse_user(&self, text: &str, present: &User) -> Result<User> {
+        let number = |part: &str| {
+            part.parse::<u32>().map_err(|_| Error::Usage(format!("--user `{text}` is not UID or UID:GID in numbers")))
+        };
+        let mut user = present.clone();
+        match text.split_once(':') {
+            Some((uid, gid)) => {
+                user.set_uid(number(uid)?);
+                user.set_gid(number(gid)?);
+            }
+            None => {
+                user.set_uid(number(text)?);
+            }
+        }
+        Ok(user)
+    }
+
+    fn with_capabilities(&self, mut all: LinuxCapabilities) -> Result<LinuxCapabilities> {
+        for name in &self.cap {
+            let capability = serde_json::from_value(serde_json::Value::String(name.to_ascii_uppercase()))
+                .map_err(|_| Error::Usage(format!("--cap `{name}` is not a capability such as CAP_NET_RAW")))?;
+            let with = |set: &Option<Capabilities>| {
+                let mut set = set.clone().unwrap_or_default();
+                set.insert(capability);
+                Some(set)
+            };
+            all.set_bounding(with(all.bounding()));
+            all.set_effective(with(all.effective()));
+            all.set_permitted(with(all.permitted()));
+            all.set_inheritable(with(all.inheritable()));
+            all.set_ambient(with(all.ambient()));
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,93 @@
+//! Options of every command. They stand before or after the command's name.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::log::Log;
+use crate::container::state::Root;
+use crate::error::Result;
+
+/// How lines of the log are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// `time="…" level=error msg="…"`
+    Text,
+    /// `{"level":"error","msg":"…","time":"…"}`
+    Json,
+}
+
+/// Whether the runtime lacks privilege on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rootless {
+    /// As its user id says.
+    Auto,
+    /// Yes.
+    True,
+    /// No.
+    False,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Directory of the containers' states [default: /run/rustbox, or $XDG_RUNTIME_DIR/rustbox]
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Append the log to this file; errors also go to stderr
+    #[arg(long, global = true, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// How lines of the log are written
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// Log what is done, too
+    #[arg(long, global = true)]
+    debug: bool,
+    /// Make cgroups through systemd; cgroupsPath is then slice:prefix:name
+    #[arg(long, global = true)]
+    pub systemd_cgroup: bool,
+    /// Whether the runtime lacks privilege on the host
+    #[arg(long, global = true, value_name = "WHETHER", default_value = "auto", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    rootless: Rootless,
+}
+
+impl Global {
+    /// The state root, made where it is missing.
+    ///
+    /// # Errors
+    /// As [`Root::open`].
+    pub fn open_root(&self) -> Result<Root> {
+        Root::open(&self.root_path())
+    }
+
+    /// Path of the state root.
+    pub fn root_path(&self) -> PathBuf {
+        match &self.root {
+            Some(root) => std::path::absolute(root).unwrap_or_else(|_| root.clone()),
+            None => match std::env::var_os("XDG_RUNTIME_DIR") {
+                Some(dir) if self.rootless() => PathBuf::from(dir).join("rustbox"),
+                _ => PathBuf::from("/run/rustbox"),
+            },
+        }
+    }
+
+    /// Whether the runtime lacks privilege on the host.
+    pub fn rootless(&self) -> bool {
+        match self.rootless {
+            Rootless::Auto => !nix::unistd::geteuid().is_root(),
+            Rootless::True => true,
+            Rootless::False => false,
+        }
+    }
+
+    /// Whether `--rootless` was given, whatever the user id.
+    pub fn asks_rootless(&self) -> bool {
+        self.rootless == Rootless::True
+    }
+
+    /// Where to say things.
+    pub fn log(&self) -> Log<'_> {
+        Log { file: self.log.as_deref(), format: self.log_format, debug: self.debug }
+    }
+}

@@ -1,0 +1,115 @@
+//! The log: lines in runc's two shapes, to a file, and errors to stderr as well.
+//!
+//! The subscriber is set up when the first line is logged, so a command that says nothing pays nothing.
+
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Mutex, Once};
+
+use time::format_description::well_known::Rfc3339;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::cli::global::LogFormat;
+
+/// Where a command says what went wrong.
+#[derive(Debug, Clone, Copy)]
+pub struct Log<'a> {
+    /// Gets a line of everything.
+    pub file: Option<&'a Path>,
+    /// How lines are written.
+    pub format: LogFormat,
+    /// Also what is only interesting when something is being looked for.
+    pub debug: bool,
+}
+
+impl Log<'_> {
+    /// A failure of the command: to the file, and to stderr in plain words.
+    pub fn error(&self, text: &str) {
+        eprintln!("rustbox: {text}");
+        if self.set_up() {
+            tracing::error!("{text}");
+        }
+    }
+
+    /// Something that went wrong without failing the command.
+    pub fn warn(&self, text: &str) {
+        eprintln!("rustbox: warning: {text}");
+        if self.set_up() {
+            tracing::warn!("{text}");
+        }
+    }
+
+    /// Something that only matters when something is being looked for.
+    pub fn debug(&self, text: &str) {
+        if self.debug && self.set_up() {
+            tracing::debug!("{text}");
+        }
+    }
+
+    /// Sets up the subscriber once; false where there is no file to write to.
+    fn set_up(&self) -> bool {
+        static ONCE: Once = Once::new();
+        let Some(path) = self.file else { return false };
+        ONCE.call_once(|| {
+            let file = match File::options().append(true).create(true).open(path) {
+                Ok(file) => file,
+                Err(error) => {
+                    eprintln!("rustbox: warning: open the log `{}`: {error}", path.display());
+                    return;
+                }
+            };
+            let level = if self.debug { Level::DEBUG } else { Level::INFO };
+            let subscriber = tracing_subscriber::fmt()
+                .with_max_level(level)
+                .event_format(Shape(self.format))
+                .with_writer(Mutex::new(file))
+                .finish();
+            // Only a second call could fail, and there is none.
+            let _ = tracing::subscriber::set_global_default(subscriber);
+        });
+        true
+    }
+}
+
+/// runc's two shapes of a line.
+struct Shape(LogFormat);
+
+impl<S, N> FormatEvent<S, N> for Shape
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            Level::INFO => "info",
+            Level::DEBUG | Level::TRACE => "debug",
+        };
+        let time = time::OffsetDateTime::now_utc();
+        let time = time.replace_nanosecond(0).unwrap_or(time).format(&Rfc3339).map_err(|_| fmt::Error)?;
+        let quoted = serde_json::to_string(&text.0).map_err(|_| fmt::Error)?;
+        match self.0 {
+            LogFormat::Json => writeln!(writer, r#"{{"level":"{level}","msg":{quoted},"time":"{time}"}}"#),
+            LogFormat::Text => writeln!(writer, r#"time="{time}" level={level} msg={quoted}"#),
+        }
+    }
+}
+
+/// Collects an event's message.
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
+    }
+}

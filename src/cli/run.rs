@@ -1,0 +1,55 @@
+//! `rustbox run`: a container in the foreground, or detached; with judge options, a verdict.
+
+use std::process::ExitCode;
+
+use crate::cli::create::BundleArgs;
+use crate::cli::{Global, report};
+use crate::container::create::Options;
+use crate::container::run::{foreground, launch};
+use crate::error::{Error, Result};
+use crate::spec;
+
+/// Run a container, or judge a submission
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Options of the bundle.
+    #[command(flatten)]
+    pub bundle: BundleArgs,
+    /// Return once the program is started
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Do not delete the container when its program has ended
+    #[arg(long)]
+    pub keep: bool,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    pub id: Option<String>,
+}
+
+/// Runs `run`.
+pub fn main(global: &Global, args: Args) -> ExitCode {
+    match container(global, &args) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => report(global, &error),
+    }
+}
+
+fn container(global: &Global, args: &Args) -> Result<u8> {
+    let id = args.id.as_deref().ok_or_else(|| Error::Usage("run needs the ID of the container".to_owned()))?;
+    spec::validate_id(id)?;
+    let bundle = spec::load(&args.bundle.bundle)?;
+    super::exe::protect(&bundle.spec)?;
+    let log = global.log();
+    let mut warn = |text: String| log.warn(&text);
+    let options = Options { warn: Some(&mut warn), ..args.bundle.options(global)? };
+    let root = global.open_root()?;
+    if args.detach {
+        let (_, warnings) = launch(&root, id, &bundle, options)?;
+        warnings.iter().for_each(|warning| log.warn(&warning.to_string()));
+        return Ok(0);
+    }
+    let ran = foreground(&root, id, &bundle, options, args.keep)?;
+    ran.warnings.iter().for_each(|warning| log.warn(&warning.to_string()));
+    ran.proof.map(|proof| proof.require()).transpose()?;
+    Ok(u8::try_from(ran.ended.status() & 0xff).unwrap_or(1))
+}

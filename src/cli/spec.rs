@@ -1,0 +1,31 @@
+//! `rustbox spec`.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use crate::cli::Global;
+use crate::error::{At, Error, Result};
+use crate::spec::default_spec;
+
+/// Write a config.json to start from
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Directory that gets the config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+
+}
+
+/// Runs `spec`.
+///
+/// # Errors
+/// Where there is a config.json already.
+pub fn main(global: &Global, args: &Args) -> Result<()> {
+    let path = args.bundle.join("config.json");
+    let mut text = serde_json::to_string_pretty(&default_spec(global.asks_rootless()))
+        .map_err(|error| Error::Other(format!("print JSON: {error}")))?;
+    text.push('\n');
+    let mut file = File::options().write(true).create_new(true).open(&path).at("create", path.display())?;
+    file.write_all(text.as_bytes()).at("write", path.display())
+}

@@ -1,0 +1,442 @@
+//! `create`: validate, record, make, wait until init stands at the gate.
+//!
+//! Everything is decided and opened before the clone. Nothing that outlives this process is made
+//! before the record that names it is on disk, and whatever fails afterwards is released and proved gone.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Hooks, Spec};
+
+use crate::cgroup::{self, Entry};
+use crate::cleanup;
+use crate::container::hooks::{self, Kind};
+use crate::container::identity::{self, ProcessId};
+use crate::container::namespaces::Namespaces;
+use crate::container::report::Report;
+use crate::container::spawn::{Conversation, spawn};
+use crate::container::state::{Directory, Record, Root, Status, new_record};
+use crate::error::{At, Error, Result};
+use crate::init::channel::{Channel, Message};
+use crate::init::process::{ProcessPlan, Setting};
+use crate::init::procfs::Procfs;
+use crate::init::rootfs::{CgroupHierarchy, CgroupView, Rootfs, RootfsContext};
+use crate::init::{Gate, Init, Reaper};
+use crate::seccomp::notify::{self, Agent};
+use crate::seccomp;
+use crate::spec::{self, Bundle};
+use crate::sys::mailbox::Mailbox;
+use crate::sys::path;
+
+/// How long init may take to attach a filter that it has announced.
+const LISTENER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// What `create` and `run` are asked for, beyond the bundle.
+#[derive(Default)]
+#[expect(missing_debug_implementations, reason = "holds functions")]
+pub struct Options<'a> {
+    /// File that gets the pid of the container's first process.
+    pub pid_file: Option<PathBuf>,
+    /// Socket that gets the master of the container's terminal.
+    pub console_socket: Option<OwnedFd>,
+    /// Number of descriptors from 3 on that the program inherits.
+    pub preserve_fds: u32,
+    /// Move the mount and `chroot` instead of `pivot_root`.
+    pub no_pivot: bool,
+    /// Stay in the creator's session keyring.
+    pub no_new_keyring: bool,
+    /// `cgroupsPath` is `slice:prefix:name` for systemd.
+    pub systemd_cgroup: bool,
+    /// Without privilege on the host.
+    pub rootless: bool,
+    /// Nobody else will start the container: no gate is made.
+    pub ungated: bool,
+    /// For the judge.
+    pub judge: Option<JudgeOptions<'a>>,
+    /// Takes what was skipped and is worth a line in the log.
+    pub warn: Option<&'a mut dyn FnMut(String)>,
+}
+
+/// What the judge adds to a container.
+#[expect(missing_debug_implementations, reason = "holds functions")]
+pub struct JudgeOptions<'a> {
+    /// Standard input, output and error of the program.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// The process 1 under which the program runs.
+    pub reaper: &'a dyn Reaper,
+    /// Loads the judge's filters.
+    pub seccomp: &'a dyn Fn(&Channel) -> Result<()>,
+    /// Which cgroups the sandbox gets.
+    pub cgroup: cgroup::Plan,
+}
+
+/// A created container: init stands at the gate and is on record.
+#[derive(Debug)]
+pub struct Created {
+    /// Its directory, locked.
+    pub directory: Directory,
+    /// What is recorded of it.
+    pub record: Record,
+    /// Its first process.
+    pub init: ProcessId,
+    /// A handle of its first process.
+    pub pidfd: OwnedFd,
+    channel: Channel,
+}
+
+/// Creates a container.
+///
+/// # Errors
+/// What is wrong with the bundle or refused by the kernel; then nothing of the container remains, or
+/// [`Error::Unclean`] says what does.
+pub fn create(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> Result<Created> {
+    spec::validate_id(id)?;
+    let spec = &bundle.spec;
+    spec::validate(spec, &spec::Host::probe())?;
+    let mut plan = Plan::new(root, id, bundle, options)?;
+    plan.open()?;
+    let directory = root.claim(&plan.record, spec)?;
+    match plan.make(&directory, spec) {
+        Ok(made) => Ok(Created { directory, record: plan.record, init: made.init, pidfd: made.pidfd, channel: made.channel }),
+        Err(failed) => {
+            let Failed { error, init, hooks_ran } = *failed;
+            if let Some(file) = &plan.options.pid_file {
+                let _ = std::fs::remove_file(file);
+            }
+            let record = plan.record.clone();
+            let proof = cleanup::release(root, directory, &record, init, || {
+                if hooks_ran {
+                    let _ = poststop(&record);
+                }
+            });
+            match proof.require() {
+                Ok(_) => Err(error),
+                Err(unclean) => Err(Error::Context { context: error.to_string(), source: Box::new(unclean) }),
+            }
+        }
+    }
+}
+
+/// All that is decided before anything is made.
+struct Plan<'a> {
+    options: Options<'a>,
+    record: Record,
+    namespaces: Namespaces,
+    rootfs: Rootfs,
+    process: ProcessPlan,
+    sysctl: Vec<crate::init::sysctl::Parameter>,
+    time_offsets: Option<String>,
+    seccomp: Option<seccomp::Filter>,
+    agent: Option<Agent>,
+    mailbox: Option<Mailbox>,
+    procfs: Procfs,
+}
+
+struct Made {
+    init: ProcessId,
+    pidfd: OwnedFd,
+    channel: Channel,
+}
+
+struct Failed {
+    error: Error,
+    init: Option<OwnedFd>,
+    hooks_ran: bool,
+}
+
+impl<'a> Plan<'a> {
+    fn new(root: &Root, id: &str, bundle: &Bundle, options: Options<'a>) -> Result<Plan<'a>> {
+        let spec = &bundle.spec;
+        let linux = spec.linux().as_ref();
+        let namespaces = Namespaces::plan(spec);
+        let cgroup = match &options.judge {
+            Some(judge) => judge.cgroup.clone(),
+            None => cgroup::plan(
+                &cgroup::Request {
+                    cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
+                    id,
+                    systemd: options.systemd_cgroup,
+                    ..cgroup::Request::default()
+                },
+                &cgroup::Layout::probe()?,
+            )?,
+        };
+        let user_namespace = namespaces.has(libc::CLONE_NEWUSER);
+        let rootfs = Rootfs::plan(
+            spec,
+            &bundle.dir,
+            &RootfsContext {
+                userns: user_namespace,
+                userns_path: namespaces.path(libc::CLONE_NEWUSER).map(Path::to_owned),
+                new_mount_ns: namespaces.has(libc::CLONE_NEWNS),
+                cgroup_ns: namespaces.has(libc::CLONE_NEWCGROUP),
+                no_pivot: options.no_pivot,
+                cgroup: cgroup_view(&cgroup),
+            },
+        )?;
+        let process = spec.process().as_ref().ok_or_else(|| Error::config("$.process", "is missing"))?;
+        let setting = Setting { user_namespace, preserve_fds: options.preserve_fds, own_stdio: true, ..Setting::default() };
+        let process = ProcessPlan::new(process, linux, &setting)?;
+        process.check_host()?;
+        let seccomp = match linux.and_then(|linux| linux.seccomp().as_ref()) {
+            Some(profile) if options.judge.is_none() => Some(seccomp::cached(&root.path().join(".seccomp"), profile)?),
+            _ => None,
+        };
+        let own_pid_namespace = namespaces.new & libc::CLONE_NEWPID != 0;
+        let mut record =
+            new_record(id, &bundle.dir, rootfs.path().to_owned(), spec, cgroup, own_pid_namespace)?;
+        record.ungated = options.ungated;
+        Ok(Plan {
+            record,
+            sysctl: linux.map(crate::init::sysctl::plan).transpose()?.unwrap_or_default(),
+            time_offsets: linux.map(crate::init::time_offsets::text).transpose()?.flatten(),
+            procfs: Procfs::open()?,
+            namespaces,
+            rootfs,
+            process,
+            seccomp,
+            agent: None,
+            mailbox: None,
+            options,
+        })
+    }
+
+    /// Opens what must exist: namespaces, the root filesystem, sources of mounts.
+    fn open(&mut self) -> Result<()> {
+        if let Some(filter) = self.seccomp.as_ref().filter(|filter| filter.notify) {
+            let path = filter.listener_path.as_ref().ok_or_else(|| {
+                Error::config("$.linux.seccomp.listenerPath", "is missing, but the filter notifies")
+            })?;
+            self.agent = Some(Agent::connect(path)?);
+            self.mailbox = Some(Mailbox::new().at("map", "a page shared with init")?);
+        }
+        self.namespaces.open()?;
+        self.rootfs.open()
+    }
+
+    fn make(&mut self, directory: &Directory, spec: &Spec) -> Result<Made, Box<Failed>> {
+        let early = |error| Box::new(Failed { error, init: None, hooks_ran: false });
+        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let cgroup = self.record.cgroup.create(resources).map_err(early)?;
+        let entry = cgroup.entry().map_err(early)?;
+        let gate = self.gate(directory).map_err(early)?;
+        let (channel, line) = Channel::pair().map_err(early)?;
+
+        let hooks = spec.hooks().as_ref();
+        let creator_hooks = hooks.is_some_and(has_creator_hooks);
+        let child = self.clone_init(spec, &entry, gate, &channel, line, creator_hooks).map_err(early)?;
+        let conversation = Conversation { channel: &channel, child: &child.pidfd };
+
+        let mut hooks_ran = false;
+        match self.accompany(&conversation, child.pid, spec, directory, creator_hooks, &mut hooks_ran) {
+            Ok(init) => Ok(Made { init, pidfd: child.pidfd, channel }),
+            Err(error) => Err(Box::new(Failed { error, init: Some(child.pidfd), hooks_ran })),
+        }
+    }
+
+    fn gate(&self, directory: &Directory) -> Result<Option<Gate>> {
+        if self.options.ungated {
+            return Ok(None);
+        }
+        let open = |name: &CStr| directory.open_fifo(name);
+        Ok(Some(Gate { open: open(c"gate")?, answer: open(c"answer")? }))
+    }
+
+    fn clone_init(
+        &mut self,
+        spec: &Spec,
+        entry: &Entry,
+        gate: Option<Gate>,
+        channel: &Channel,
+        line: Channel,
+        creator_hooks: bool,
+    ) -> Result<crate::sys::clone::Child> {
+        let Plan { options, record, namespaces, rootfs, process, sysctl, time_offsets, seccomp, procfs, mailbox, .. } =
+            self;
+        let seccomp = seccomp.as_ref();
+        let load = |channel: &Channel| match seccomp {
+            Some(filter) if filter.notify => {
+                channel.send(&Message::Filter)?;
+                notify::load_and_post(filter, mailbox.as_ref())
+            }
+            Some(filter) => filter.load().map(drop),
+            None => Ok(()),
+        };
+        let judge = options.judge.as_ref();
+        let loader: Option<&dyn Fn(&Channel) -> Result<()>> = match judge {
+            Some(judge) => Some(judge.seccomp),
+            None if seccomp.is_some() => Some(&load),
+            None => None,
+        };
+        // A new time namespace is entered by the next clone; with a new user namespace it is made inside.
+        let new_time = namespaces.new & libc::CLONE_NEWTIME != 0;
+        let in_user_namespace = namespaces.new & libc::CLONE_NEWUSER != 0;
+        let offsets = time_offsets.as_deref().unwrap_or("");
+        let write_offsets = || crate::init::time_offsets::write(procfs, offsets);
+        let stage_offsets: Option<&dyn Fn() -> Result<()>> =
+            if new_time && !in_user_namespace { Some(&write_offsets) } else { None };
+        let staged = namespaces.needs_stage() || stage_offsets.is_some();
+        let stage_line = line.try_clone()?;
+        let into = entry.into.as_ref().map(AsFd::as_fd);
+        spawn(namespaces, stage_offsets, into, channel, &stage_line, || {
+            Init {
+                record,
+                spec,
+                channel: line,
+                gate,
+                cgroup: entry,
+                namespaces,
+                staged,
+                rootfs,
+                process: process.clone(),
+                sysctl,
+                time_offsets: if new_time && in_user_namespace { Some(offsets) } else { None },
+                procfs,
+                console_socket: options.console_socket.as_ref().map(AsFd::as_fd),
+                stdio: judge.map(|judge| judge.stdio),
+                new_keyring: !options.no_new_keyring,
+                creator_hooks,
+                seccomp: loader,
+                seccomp_before_gate: seccomp.is_some_and(|filter| filter.notify),
+                reaper: judge.map(|judge| judge.reaper),
+            }
+            .run()
+        })
+    }
+
+    /// Takes the listener of the filter that init has attached, and sends it to the agent.
+    fn deliver_listener(&self, init: &OwnedFd, pid: libc::pid_t) -> Result<()> {
+        let (Some(agent), Some(mailbox), Some(filter)) = (&self.agent, &self.mailbox, &self.seccomp) else {
+            return Err(Error::Other("init attaches a filter that nobody has asked for".to_owned()));
+        };
+        let state = serde_json::to_value(Report::new(&self.record, Status::Creating, pid))
+            .map_err(|error| Error::Other(format!("serialise the state: {error}")))?;
+        let metadata = filter.listener_metadata.as_deref();
+        let document = notify::container_process_state(&self.record.oci_version, pid, metadata, &state);
+        notify::deliver(mailbox, init.as_fd(), agent, &document, LISTENER_PATIENCE)
+    }
+
+    /// The creator's part while init sets itself up.
+    fn accompany(
+        &mut self,
+        conversation: &Conversation<'_>,
+        pid: libc::pid_t,
+        spec: &Spec,
+        directory: &Directory,
+        creator_hooks: bool,
+        hooks_ran: &mut bool,
+    ) -> Result<ProcessId> {
+        let mut quiet = |_| {};
+        let mut given = self.options.warn.take();
+        let warn: &mut dyn FnMut(String) = match &mut given {
+            Some(warn) => *warn,
+            None => &mut quiet,
+        };
+        self.process.warnings.drain(..).for_each(&mut *warn);
+        if self.namespaces.new & libc::CLONE_NEWUSER != 0 {
+            let linux = spec.linux().as_ref();
+            crate::init::user_namespace::write_mappings(&self.procfs, pid, linux, self.options.rootless)?;
+            conversation.channel.send(&Message::Mapped)?;
+        }
+        if creator_hooks {
+            conversation.expect(&Message::Mounted, warn)?;
+            *hooks_ran = true;
+            let hooks = spec.hooks().as_ref();
+            let state = Report::for_hooks(&self.record, Status::Creating, pid);
+            #[expect(deprecated, reason = "prestart is deprecated, and MUST still be run")]
+            let prestart = hooks.and_then(|hooks| hooks.prestart().as_deref()).unwrap_or_default();
+            let create_runtime = hooks.and_then(|hooks| hooks.create_runtime().as_deref()).unwrap_or_default();
+            hooks::run(Kind::Prestart, prestart, &state)?;
+            hooks::run(Kind::CreateRuntime, create_runtime, &state)?;
+            conversation.channel.send(&Message::HooksRun)?;
+        } else {
+            *hooks_ran = spec.hooks().as_ref().is_some_and(|hooks| hooks.create_container().is_some());
+        }
+        let mut take = || self.deliver_listener(conversation.child, pid);
+        conversation.expect_ready(if self.agent.is_some() { Some(&mut take) } else { None }, warn)?;
+        let init = identity::identify(pid)?
+            .ok_or_else(|| Error::Other("the container's first process has ended unexpectedly".to_owned()))?;
+        if let Some(file) = &self.options.pid_file {
+            write_pid_file(file, pid)?;
+        }
+        directory.record_init(init)?;
+        conversation.channel.send(&Message::Commit)?;
+        Ok(init)
+    }
+}
+
+/// The container's cgroups in the terms of a mount of type `cgroup`.
+fn cgroup_view(plan: &cgroup::Plan) -> CgroupView {
+    if plan.directories.is_empty() {
+        return CgroupView::None;
+    }
+    if plan.is_unified() {
+        return CgroupView::V2 { directory: plan.directories[0].path.clone() };
+    }
+    let hierarchies = plan.directories.iter().map(|directory| CgroupHierarchy {
+        mountpoint: directory.root.clone(),
+        controllers: match directory.version {
+            cgroup::Version::V2 => String::new(),
+            version => {
+                let names: Vec<&str> = directory.controllers.iter().map(|controller| controller.name(version)).collect();
+                names.join(",")
+            }
+        },
+        directory: directory.path.clone(),
+    });
+    CgroupView::V1 { hierarchies: hierarchies.collect() }
+}
+
+impl Created {
+    /// Starts a container that has no gate, and waits for the exec.
+    ///
+    /// # Errors
+    /// Why the program could not be executed.
+    pub fn start(&self) -> Result<()> {
+        self.channel.send(&Message::Start)?;
+        match self.channel.receive()? {
+            None => Ok(()),
+            Some(Message::Failed(errno, text)) => Err(Error::Init { errno, text }),
+            Some(other) => Err(Error::Other(format!("init said {other:?} instead of executing the program"))),
+        }
+    }
+}
+
+/// Runs the poststop hooks of a container.
+///
+/// # Errors
+/// None; what failed is returned, and all of them have run ("poststop", runtime specification).
+pub fn poststop(record: &Record) -> Result<Vec<Error>> {
+    let hooks = record.hooks.as_ref().and_then(|hooks| hooks.poststop().as_deref()).unwrap_or_default();
+    if hooks.is_empty() {
+        return Ok(Vec::new());
+    }
+    hooks::run(Kind::Poststop, hooks, &Report::for_hooks(record, Status::Stopped, 0))
+}
+
+fn has_creator_hooks(hooks: &Hooks) -> bool {
+    #[expect(deprecated, reason = "prestart is deprecated, and MUST still be run")]
+    let prestart = hooks.prestart();
+    [prestart, hooks.create_runtime()].into_iter().flatten().any(|hooks| !hooks.is_empty())
+}
+
+/// Writes the pid as a file that appears whole, by rename.
+pub(crate) fn write_pid_file(file: &Path, pid: libc::pid_t) -> Result<()> {
+    let mut temporary = file.as_os_str().to_owned();
+    temporary.push(format!(".{}", std::process::id()));
+    let temporary = Path::new(&temporary);
+    let written = path::openat(
+        path::CWD,
+        &*path::c_path(temporary).at("name", temporary.display())?,
+        libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW,
+        0o644,
+    )
+    .and_then(|fd| path::write_once(fd.as_fd(), pid.to_string().as_bytes()))
+    .at("write the pid file", file.display())
+    .and_then(|()| std::fs::rename(temporary, file).at("write the pid file", file.display()));
+    if written.is_err() {
+        let _ = std::fs::remove_file(temporary);
+    }
+    written
+}

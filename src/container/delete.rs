@@ -1,0 +1,55 @@
+//! `delete`: releases what is left of a container and proves it gone.
+
+use std::os::fd::AsFd;
+
+use crate::cleanup::{self, Proof};
+use crate::container::create::poststop;
+use crate::container::state::{Directory, Record, Root, Status, read_init, status};
+use crate::error::{Error, Result};
+
+/// What a delete did.
+#[derive(Debug)]
+pub struct Deleted {
+    /// That nothing remains, or what.
+    pub proof: Proof,
+    /// Failures of poststop hooks, which do not keep a container from being deleted.
+    pub warnings: Vec<Error>,
+}
+
+/// Deletes a stopped or created container; with `force`, one in any state.
+///
+/// # Errors
+/// [`Error::State`] where it is running, or does not exist and `force` is not given.
+pub fn delete(root: &Root, id: &str, force: bool) -> Result<Option<Deleted>> {
+    let directory = match root.lock(id) {
+        Err(Error::State { .. }) if force && crate::spec::validate_id(id).is_ok() => return Ok(None),
+        other => other?,
+    };
+    let record = directory.record()?;
+    let (now, live) = status(directory.fd(), &record)?;
+    if !force && matches!(now, Status::Running | Status::Paused | Status::Creating) {
+        return Err(Error::state(id, format!("cannot be deleted: it is {now}; use --force, or kill it first")));
+    }
+    let mut pidfd = live.map(|live| live.pidfd);
+    if pidfd.is_none()
+        && let Some(init) = read_init(directory.fd(), id)?
+    {
+        // A dead init still vouches for its pid namespace, where it was one.
+        pidfd = crate::sys::process::pidfd_open(init.pid)
+            .ok()
+            .filter(|fd| crate::sys::process::wait_end(fd.as_fd(), 0).unwrap_or(false));
+    }
+    Ok(Some(release(root, directory, &record, pidfd)))
+}
+
+/// Releases a container whose directory is locked, poststop hooks included.
+pub fn release(
+    root: &Root,
+    directory: Directory,
+    record: &Record,
+    init: Option<std::os::fd::OwnedFd>,
+) -> Deleted {
+    let mut warnings = Vec::new();
+    let proof = cleanup::release(root, directory, record, init, || warnings.extend(poststop(record).unwrap_or_else(|error| vec![error])));
+    Deleted { proof, warnings }
+}

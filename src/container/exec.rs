@@ -1,0 +1,173 @@
+//! `exec`: one more process in a container.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Process, Spec};
+
+use crate::container::namespaces::Namespaces;
+use crate::container::state::{Record, Root, Status, read_spec, status};
+use crate::error::{At, Error, Result};
+use crate::init::channel::{Channel, Message, failure};
+use crate::init::console;
+use crate::init::process::{ProcessPlan, Setting};
+use crate::init::procfs::Procfs;
+use crate::seccomp::{self, Filter};
+use crate::sys::clone::{Child, CloneArgs, clone3};
+use crate::sys::process;
+
+/// What `exec` is asked for, beyond the process.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// File that gets the pid of the new process.
+    pub pid_file: Option<PathBuf>,
+    /// Socket that gets the master of its terminal.
+    pub console_socket: Option<OwnedFd>,
+    /// Number of descriptors from 3 on that the program inherits.
+    pub preserve_fds: u32,
+    /// Allow it in a paused container, where it runs once that is resumed.
+    pub ignore_paused: bool,
+}
+
+/// The configuration that a container was created with.
+///
+/// # Errors
+/// [`Error::State`] where there is no such container.
+pub fn configuration(root: &Root, id: &str) -> Result<Spec> {
+    let (dir, _) = root.look(id)?;
+    read_spec(dir.as_fd(), id)
+}
+
+/// Starts a process in a running container; it is a child of the caller.
+///
+/// # Errors
+/// [`Error::State`] where the container does not run; else why the program could not be executed.
+pub fn exec(root: &Root, id: &str, document: &Process, options: &Options) -> Result<Child> {
+    let (dir, record) = root.look(id)?;
+    let (now, live) = status(dir.as_fd(), &record)?;
+    let Some(live) = live.filter(|_| now != Status::Stopped) else {
+        return Err(Error::state(id, format!("cannot execute a process: it is {now}")));
+    };
+    if now == Status::Paused && !options.ignore_paused {
+        return Err(Error::state(id, "cannot execute a process: it is paused; resume it first"));
+    }
+    let spec = read_spec(dir.as_fd(), id)?;
+    let linux = spec.linux().as_ref();
+    let namespaces = Namespaces::plan(&spec);
+    let setting = Setting {
+        user_namespace: namespaces.has(libc::CLONE_NEWUSER),
+        exec: true,
+        have: None,
+        container_capabilities: spec.process().as_ref().and_then(|process| process.capabilities().as_ref()),
+        preserve_fds: options.preserve_fds,
+        listen_fds: 0,
+        own_stdio: true,
+    };
+    let plan = ProcessPlan::new(document, linux, &setting)?;
+    let filter = match linux.and_then(|linux| linux.seccomp().as_ref()) {
+        Some(profile) => Some(seccomp::cached(&root.path().join(".seccomp"), profile)?),
+        None => None,
+    };
+    let joiner = Joiner { record: &record, namespaces, plan, filter, procfs: Procfs::open()? };
+    joiner.spawn(&live.pidfd, options)
+}
+
+struct Joiner<'a> {
+    record: &'a Record,
+    namespaces: Namespaces,
+    plan: ProcessPlan,
+    filter: Option<Filter>,
+    procfs: Procfs,
+}
+
+impl Joiner<'_> {
+    fn spawn(mut self, init: &OwnedFd, options: &Options) -> Result<Child> {
+        let entry = self.record.cgroup.open().entry()?;
+        let (channel, line) = Channel::pair()?;
+        if self.namespaces.has(libc::CLONE_NEWPID) {
+            // Holds for the next child only, and this process makes no other.
+            process::setns(init.as_fd(), libc::CLONE_NEWPID).at("join the pid namespace of", &self.record.id)?;
+        }
+        self.plan.set_initial_affinity()?;
+        let user_namespace = self.namespaces.has(libc::CLONE_NEWUSER);
+        let child = clone3(CloneArgs { namespaces: 0, cgroup: entry.into.as_ref().map(AsFd::as_fd), sibling: false }, || {
+            let joined = entry.enter().and_then(|()| {
+                if !user_namespace {
+                    self.plan.outside(Some(&self.procfs), None)?;
+                }
+                // The creator sets limits from outside and records the pid before the program may run.
+                match line.receive()? {
+                    Some(Message::Commit) => self.join(init, options),
+                    _ => Err(Error::Other("the creator has ended".to_owned())),
+                }
+            });
+            let filter = self.filter.take();
+            let mut load = || filter.as_ref().map_or(Ok(()), |filter| filter.load().map(drop));
+            let filtered = filter.is_some();
+            let error = match joined
+                .and_then(|()| self.plan.apply(Some(&self.procfs), filtered.then_some(&mut load as _)))
+                .and_then(|()| self.plan.resolve())
+            {
+                Ok(()) => self.plan.exec(filtered.then_some(&mut load as _)),
+                Err(error) => error,
+            };
+            let _ = line.send(&failure(&error));
+            1
+        })
+        .at("clone a process for", &self.record.id)?;
+        drop(line);
+        let started = self.accompany(&channel, &child, user_namespace, options);
+        if started.is_err() {
+            let _ = process::pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+            let _ = process::wait_pidfd(child.pidfd.as_fd(), true);
+        }
+        started.map(|()| child)
+    }
+
+    fn accompany(&self, channel: &Channel, child: &Child, user_namespace: bool, options: &Options) -> Result<()> {
+        if user_namespace {
+            self.plan.outside(Some(&self.procfs), Some(child.pid))?;
+        }
+        if let Some(file) = &options.pid_file {
+            super::create::write_pid_file(file, child.pid)?;
+        }
+        let _ = channel.send(&Message::Commit);
+        let heard = match channel.receive()? {
+            None => Ok(()),
+            Some(Message::Failed(errno, text)) => Err(Error::Init { errno, text }),
+            Some(other) => Err(Error::Other(format!("the new process said {other:?} instead of executing the program"))),
+        };
+        if heard.is_err()
+            && let Some(file) = &options.pid_file
+        {
+            let _ = std::fs::remove_file(file);
+        }
+        heard
+    }
+
+    /// Enters the container's namespaces, all at once, and takes a terminal.
+    fn join(&self, init: &OwnedFd, options: &Options) -> Result<()> {
+        // Processes of the container must not look into this one, which still holds descriptors of
+        // the host (CVE-2016-9962); executing the program makes it dumpable again.
+        process::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).at("make", "the new process undumpable")?;
+        let mut flags = self.namespaces.new & !libc::CLONE_NEWPID;
+        for join in &self.namespaces.join {
+            flags |= join.flag & !libc::CLONE_NEWPID;
+        }
+        if flags != 0 {
+            process::setns(init.as_fd(), flags).at("join the namespaces of", &self.record.id)?;
+        }
+        if self.namespaces.has(libc::CLONE_NEWUSER) {
+            process::setresgid(0).at("become", "group 0 of the user namespace")?;
+            process::setresuid(0).at("become", "user 0 of the user namespace")?;
+        }
+        process::setsid().at("start", "a new session")?;
+        if self.plan.terminal {
+            let socket = options.console_socket.as_ref().ok_or_else(|| {
+                Error::config("$.terminal", "is true, but no console socket was given")
+            })?;
+            console::attach(&self.plan, socket.as_fd())?;
+        }
+        Ok(())
+    }
+}

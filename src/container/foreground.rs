@@ -1,0 +1,83 @@
+//! Waiting for a process in the foreground: signals go to it, its end comes back.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::error::{At, Result};
+use crate::sys::process::{self, Ended};
+use crate::sys::{Errno};
+
+/// The signals that reach a foreground command, taken from before the clone on so that none is lost.
+#[derive(Debug)]
+pub struct Signals(SignalFd);
+
+impl Signals {
+    /// Blocks every signal that can be forwarded and takes it through a descriptor.
+    ///
+    /// # Errors
+    /// As `signalfd(2)`.
+    pub fn take() -> Result<Signals> {
+        let mut mask = SigSet::all();
+        for synchronous in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGTRAP] {
+            mask.remove(synchronous);
+        }
+        mask.thread_block().at("block", "signals")?;
+        SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).at("open", "a signalfd").map(Signals)
+    }
+
+    /// The signals that have come, as numbers.
+    ///
+    /// # Errors
+    /// As `read(2)`.
+    pub fn pending(&self) -> Result<Vec<i32>> {
+        let mut numbers = Vec::new();
+        while let Some(info) = self.0.read_signal().at("read", "a signalfd")? {
+            numbers.push(info.ssi_signo as i32);
+        }
+        Ok(numbers)
+    }
+
+    /// Its descriptor, readable when a signal has come.
+    pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Waits for the end of a child, forwarding every signal but those about children and terminals that
+/// stay with the runtime itself.
+///
+/// # Errors
+/// As `poll(2)` and `waitid(2)`.
+pub fn wait(child: &OwnedFd, signals: &Signals) -> Result<Ended> {
+    loop {
+        let mut fds =
+            [PollFd::new(child.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).at("poll", "the container's first process"),
+        }
+        for signal in signals.pending()? {
+            forward(child, signal)?;
+        }
+        if let Some(ended) = process::wait_pidfd(child.as_fd(), false).at("wait for", "the container's first process")? {
+            return Ok(ended);
+        }
+    }
+}
+
+/// Passes a signal on to the process, unless it concerns the runtime alone.
+///
+/// # Errors
+/// As `pidfd_send_signal(2)`; a process that has just ended is no error.
+pub fn forward(child: &OwnedFd, signal: i32) -> Result<()> {
+    if matches!(signal, libc::SIGCHLD | libc::SIGURG | libc::SIGWINCH) {
+        return Ok(());
+    }
+    match process::pidfd_send_signal(child.as_fd(), signal) {
+        Err(Errno::ESRCH) => Ok(()),
+        other => other.at("forward a signal to", "the container's first process"),
+    }
+}

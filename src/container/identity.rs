@@ -1,0 +1,111 @@
+//! Which process a number on disk means: a pid, its start time, the boot.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{At, Error, Result};
+use crate::sys::{Errno, path, process};
+
+/// A process: its pid and when it started. The pair never names two processes of one boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Its pid in the runtime's pid namespace.
+    pub pid: libc::pid_t,
+    /// Clock ticks since boot when it started (`proc_pid_stat(5)`, field 22).
+    pub start_time: u64,
+}
+
+impl std::fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.pid, self.start_time)
+    }
+}
+
+impl std::str::FromStr for ProcessId {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        let (pid, start_time) = text.split_once(' ').ok_or(())?;
+        Ok(ProcessId { pid: pid.parse().map_err(drop)?, start_time: start_time.parse().map_err(drop)? })
+    }
+}
+
+/// The calling process.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn this_process() -> Result<ProcessId> {
+    identify(std::process::id() as libc::pid_t)?.ok_or_else(|| Error::sys("read", "/proc/self/stat", Errno::ENOENT))
+}
+
+/// The process that has this pid now, or `None`.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn identify(pid: libc::pid_t) -> Result<Option<ProcessId>> {
+    let file = format!("/proc/{pid}/stat");
+    let stat = match path::read_at(path::CWD, &path::c_path(&file).at("name", &file)?, 4096) {
+        Ok(stat) => stat,
+        Err(Errno::ENOENT | Errno::ESRCH) => return Ok(None),
+        Err(errno) => return Err(Error::sys("read", file, errno)),
+    };
+    let start_time = start_time(&stat).ok_or_else(|| Error::Other(format!("`{file}` has no start time")))?;
+    Ok(Some(ProcessId { pid, start_time }))
+}
+
+/// Field 22 of `/proc/<pid>/stat`. The name in field 2 may hold anything, also `)`: the last one counts.
+fn start_time(stat: &[u8]) -> Option<u64> {
+    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
+    std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// A handle of this very process, or `None` where it has ended (a zombie has).
+///
+/// # Errors
+/// Where pidfds or `/proc` do not work.
+pub fn open(process: ProcessId) -> Result<Option<OwnedFd>> {
+    let pidfd = match process::pidfd_open(process.pid) {
+        Ok(pidfd) => pidfd,
+        // EINVAL: the pid is in use, but by a thread.
+        Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
+        Err(errno) => return Err(Error::sys("open a pidfd of", process.pid, errno)),
+    };
+    // The handle comes first, so that the start time read next is of the process it names, or of
+    // nobody where that has ended meanwhile.
+    if identify(process.pid)? != Some(process) || process::wait_end(pidfd.as_fd(), 0).at("poll", process.pid)? {
+        return Ok(None);
+    }
+    Ok(Some(pidfd))
+}
+
+/// The boot's id (`/proc/sys/kernel/random/boot_id`).
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn boot_id() -> Result<String> {
+    const FILE: &std::ffi::CStr = c"/proc/sys/kernel/random/boot_id";
+    let bytes = path::read_at(path::CWD, FILE, 64).at("read", FILE.to_string_lossy())?;
+    Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_time_is_found_behind_any_process_name() {
+        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        for name in ["cat", "a) b (c", ")))", "\u{1b}[31m"] {
+            assert_eq!(start_time(format!("12 ({name}) {rest}").as_bytes()), Some(4711), "{name}");
+        }
+        assert_eq!(start_time(b"12 (cat) S 1"), None);
+    }
+
+    #[test]
+    fn a_recycled_pid_is_not_the_process_recorded() {
+        let me = this_process().unwrap();
+        assert!(open(me).unwrap().is_some());
+        assert!(open(ProcessId { start_time: me.start_time + 1, ..me }).unwrap().is_none());
+    }
+}

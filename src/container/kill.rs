@@ -1,0 +1,85 @@
+//! `kill`: a signal to the first process, or to all.
+
+use std::os::fd::AsFd;
+
+use crate::container::state::{Root, Status, read_record, status};
+use crate::error::{At, Error, Result};
+use crate::sys::{Errno, process};
+
+/// Sends `signal` to the container's first process; with `all`, to every process of its cgroups.
+///
+/// # Errors
+/// [`Error::State`] where the container has no process ("kill", runtime specification).
+pub fn kill(root: &Root, id: &str, signal: i32, all: bool) -> Result<()> {
+    let (dir, _) = root.look(id)?;
+    let record = read_record(dir.as_fd(), id)?;
+    let (now, live) = status(dir.as_fd(), &record)?;
+    // Without a pid namespace of its own, the death of the first process ends nobody else.
+    if all || (signal == libc::SIGKILL && !record.own_pid_namespace) {
+        let cgroup = record.cgroup.open();
+        if signal == libc::SIGKILL {
+            return cgroup.kill().map(drop);
+        }
+        return cgroup.signal(signal).map(drop);
+    }
+    match live {
+        Some(live) if matches!(now, Status::Created | Status::Running | Status::Paused) => {
+            send(&live.pidfd, signal, live.process.pid)
+        }
+        _ => Err(Error::state(id, format!("is not running ({now})"))),
+    }
+}
+
+fn send(pidfd: &std::os::fd::OwnedFd, signal: i32, pid: libc::pid_t) -> Result<()> {
+    match process::pidfd_send_signal(pidfd.as_fd(), signal) {
+        Err(Errno::ESRCH) => Ok(()),
+        other => other.at("signal process", pid),
+    }
+}
+
+/// The number of a signal given as `9`, `KILL`, `SIGKILL` or `SIGRTMIN+3`.
+///
+/// # Errors
+/// [`Error::Usage`] where there is no such signal.
+pub fn parse_signal(text: &str) -> Result<i32> {
+    let unknown = || Error::Usage(format!("unknown signal `{text}`"));
+    if let Ok(number) = text.parse::<i32>() {
+        return if (1..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
+    }
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    for (base, start) in [("RTMIN", libc::SIGRTMIN()), ("RTMAX", libc::SIGRTMAX())] {
+        if let Some(rest) = name.strip_prefix(base) {
+            let offset = if rest.is_empty() { 0 } else { rest.parse::<i32>().map_err(|_| unknown())? };
+            let number = start + offset;
+            return if (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number) { Ok(number) } else { Err(unknown()) };
+        }
+    }
+    let name = match name {
+        "CLD" => "CHLD",
+        "POLL" => "IO",
+        "IOT" => "ABRT",
+        name => name,
+    };
+    format!("SIG{name}")
+        .parse::<nix::sys::signal::Signal>()
+        .map(|signal| signal as i32)
+        .map_err(|_| unknown())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_signal;
+
+    #[test]
+    fn signals_are_named_as_people_name_them() {
+        for (text, number) in
+            [("9", 9), ("KILL", 9), ("SIGKILL", 9), ("sigterm", 15), ("hup", 1), ("SIGCLD", 17), ("RTMIN+1", 35)]
+        {
+            assert_eq!(parse_signal(text).unwrap(), number, "{text}");
+        }
+        for text in ["0", "65", "-1", "", "SIG", "SIGNOPE", "RTMIN+99", "9x"] {
+            assert!(parse_signal(text).is_err(), "{text}");
+        }
+    }
+}

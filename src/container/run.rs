@@ -1,0 +1,61 @@
+//! `run`: create, start, wait, delete, in one process and without a gate.
+
+use crate::cleanup::Proof;
+use crate::container::create::{Created, Options, create};
+use crate::container::delete::release;
+use crate::container::foreground::{Signals, wait};
+use crate::container::start::poststart;
+use crate::container::state::Root;
+use crate::error::{Error, Result};
+use crate::spec::Bundle;
+use crate::sys::process::Ended;
+
+/// How a foreground run went.
+#[derive(Debug)]
+pub struct Ran {
+    /// How the program ended.
+    pub ended: Ended,
+    /// That nothing remains; nothing where the container is kept.
+    pub proof: Option<Proof>,
+    /// Failures of poststart and poststop hooks.
+    pub warnings: Vec<Error>,
+}
+
+/// Creates and starts a container, and returns once its program is executed.
+///
+/// # Errors
+/// As [`create`], and why the program could not be executed; then nothing of the container remains.
+pub fn launch(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> Result<(Created, Vec<Error>)> {
+    let created = create(root, id, bundle, Options { ungated: true, ..options })?;
+    match created.start() {
+        Ok(()) => {
+            let warnings = poststart(&created.record, created.init.pid);
+            Ok((created, warnings))
+        }
+        Err(error) => {
+            let Created { directory, record, pidfd, .. } = created;
+            let deleted = release(root, directory, &record, Some(pidfd));
+            match deleted.proof.require() {
+                Ok(_) => Err(error),
+                Err(unclean) => Err(Error::Context { context: error.to_string(), source: Box::new(unclean) }),
+            }
+        }
+    }
+}
+
+/// Runs a container in the foreground and deletes it, unless it is to be kept.
+///
+/// # Errors
+/// As [`launch`].
+pub fn foreground(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>, keep: bool) -> Result<Ran> {
+    let signals = Signals::take()?;
+    let (created, mut warnings) = launch(root, id, bundle, options)?;
+    let Created { directory, record, pidfd, .. } = created;
+    let ended = wait(&pidfd, &signals);
+    if keep {
+        return Ok(Ran { ended: ended?, proof: None, warnings });
+    }
+    let deleted = release(root, directory, &record, Some(pidfd));
+    warnings.extend(deleted.warnings);
+    Ok(Ran { ended: ended?, proof: Some(deleted.proof), warnings })
+}

@@ -1,0 +1,151 @@
+//! Making init: one clone, or two where namespaces must be joined first; and the creator's side of its set-up.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::container::namespaces::Namespaces;
+use crate::error::{At, Context, Error, Result};
+use crate::init::channel::{Channel, Message, failure};
+use crate::sys::clone::{Child, CloneArgs, clone3};
+use crate::sys::{Errno, process};
+
+/// Flags that go into the clone that makes init. The cgroup namespace is unshared by init itself, once it
+/// is in its cgroups; the time namespace holds only for children and executed programs.
+const IN_CLONE: i32 = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS;
+
+/// Makes init, which runs `init`. `line` is init's end of the line: the stage uses it too.
+///
+/// # Errors
+/// As `clone3(2)` and `setns(2)`.
+pub fn spawn(
+    namespaces: &Namespaces,
+    time_offsets: Option<&dyn Fn() -> Result<()>>,
+    cgroup: Option<std::os::fd::BorrowedFd<'_>>,
+    creator: &Channel,
+    line: &Channel,
+    init: impl FnOnce() -> i32,
+) -> Result<Child> {
+    let flags = (namespaces.new & IN_CLONE) as u64;
+    if !namespaces.needs_stage() && time_offsets.is_none() {
+        return clone3(CloneArgs { namespaces: flags, cgroup, sibling: false }, init).map_err(refused);
+    }
+    // The stage is born in the cgroup, and init in the stage's: inside a joined user namespace the
+    // clone would not be allowed to choose.
+    let stage = clone3(CloneArgs { namespaces: 0, cgroup, sibling: false }, || {
+        match stage(namespaces, time_offsets, flags, line, init) {
+            Ok(()) => 0,
+            Err(error) => {
+                let _ = line.send(&failure(&error));
+                1
+            }
+        }
+    })
+    .map_err(refused)?;
+    let made = match creator.receive_with() {
+        Ok(Some((Message::Made(pid), Some(pidfd)))) => Ok(Child { pid, pidfd }),
+        Ok(Some((Message::Failed(_, text), _))) => Err(Error::Other(text)),
+        Ok(_) => Err(Error::Other("the process that joins the namespaces has ended".to_owned())),
+        Err(error) => Err(error),
+    };
+    if made.is_err() {
+        let _ = process::pidfd_send_signal(stage.pidfd.as_fd(), libc::SIGKILL);
+    }
+    process::wait_pidfd(stage.pidfd.as_fd(), true).at("wait for", "the process that joins the namespaces")?;
+    made
+}
+
+fn stage(
+    namespaces: &Namespaces,
+    time_offsets: Option<&dyn Fn() -> Result<()>>,
+    flags: u64,
+    line: &Channel,
+    init: impl FnOnce() -> i32,
+) -> Result<()> {
+    // Not to be looked into by processes of the namespaces it joins (CVE-2016-9962).
+    process::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).at("make", "the joining process undumpable")?;
+    if let Some(write_offsets) = time_offsets {
+        process::unshare(libc::CLONE_NEWTIME).at("unshare", "the time namespace")?;
+        write_offsets()?;
+    }
+    namespaces.enter()?;
+    if namespaces.joins(libc::CLONE_NEWUSER) {
+        process::setresgid(0).at("become", "group 0 of the user namespace")?;
+        process::setresuid(0).at("become", "user 0 of the user namespace")?;
+    }
+    let child = clone3(CloneArgs { namespaces: flags, cgroup: None, sibling: true }, init).map_err(refused)?;
+    line.send_with(&Message::Made(child.pid), Some(child.pidfd.as_fd()))
+}
+
+fn refused(errno: Errno) -> Error {
+    Error::sys("clone", "the container's first process", errno)
+}
+
+/// Init as its creator sees it, until it is on record.
+#[derive(Debug)]
+pub struct Conversation<'a> {
+    /// The creator's end of the line.
+    pub channel: &'a Channel,
+    /// Init.
+    pub child: &'a OwnedFd,
+}
+
+impl Conversation<'_> {
+    /// Waits until init says `awaited`, collecting warnings on the way.
+    ///
+    /// # Errors
+    /// What init reports, or how it has ended.
+    pub fn expect(&self, awaited: &Message, warn: &mut dyn FnMut(String)) -> Result<()> {
+        loop {
+            match self.channel.receive()? {
+                Some(message) if message == *awaited => return Ok(()),
+                Some(Message::Warning(text)) => warn(text),
+                Some(Message::Failed(errno, text)) => return Err(Error::Init { errno, text }),
+                Some(other) => return Err(Error::Other(format!("init said {other:?} instead of {awaited:?}"))),
+                None => return Err(self.ended()),
+            }
+        }
+    }
+
+    /// Waits until init is ready; where its filter notifies, `take` is called once to take the listener.
+    ///
+    /// # Errors
+    /// As [`Conversation::expect`].
+    pub fn expect_ready(
+        &self,
+        take: Option<&mut dyn FnMut() -> Result<()>>,
+        warn: &mut dyn FnMut(String),
+    ) -> Result<()> {
+        let Some(take) = take else { return self.expect(&Message::Ready, warn) };
+        // A filter that needs privilege is attached before init has given up its own, others at the very end.
+        let (first, second) = match self.channel.receive()? {
+            Some(Message::Ready) => (None, Some(Message::Filter)),
+            Some(Message::Filter) => (Some(()), None),
+            Some(Message::Failed(errno, text)) => return Err(Error::Init { errno, text }),
+            other => return Err(Error::Other(format!("init said {other:?} instead of that it is ready"))),
+        };
+        if let Some(awaited) = second {
+            self.expect(&awaited, warn)?;
+        }
+        take()?;
+        match first {
+            Some(()) => self.expect(&Message::Ready, warn),
+            None => Ok(()),
+        }
+    }
+
+    fn ended(&self) -> Error {
+        match process::wait_end(self.child.as_fd(), 1000).and_then(|_| process::wait_pidfd(self.child.as_fd(), false)) {
+            Ok(Some(ended)) => Error::Other(format!("the container's first process has ended unexpectedly: {ended:?}")),
+            _ => Error::Other("the container's first process has closed its line unexpectedly".to_owned()),
+        }
+    }
+}
+
+/// Adds the step to an error of the set-up.
+pub fn step<T>(result: Result<T>, what: &'static str) -> Result<T> {
+    result.context(|| what.to_owned())
+}

@@ -1,0 +1,69 @@
+//! `start`: opens the gate of a created container.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::container::hooks::{self, Kind};
+use crate::container::report::Report;
+use crate::container::state::{Record, Root, Status, status};
+use crate::error::{At, Error, Result};
+use crate::sys::{Errno, path};
+
+/// Starts a created container and returns once its program is executed, with the warnings of
+/// poststart hooks.
+///
+/// # Errors
+/// [`Error::State`] where it is not `created`; else why the program could not be executed.
+pub fn start(root: &Root, id: &str) -> Result<Vec<Error>> {
+    let directory = root.lock(id)?;
+    let record = directory.record()?;
+    let (now, live) = status(directory.fd(), &record)?;
+    let (Status::Created, Some(live)) = (now, live) else {
+        return Err(Error::state(id, format!("cannot be started: it is {now}")));
+    };
+    let open = |name, flags| path::openat(directory.fd(), name, flags | libc::O_NONBLOCK, 0);
+    let answer = open(c"answer", libc::O_RDONLY).at("open the answer of", id)?;
+    let gate = match open(c"gate", libc::O_WRONLY) {
+        Err(Errno::ENXIO) => return Err(Error::state(id, "cannot be started: its first process has ended")),
+        other => other.at("open the gate of", id)?,
+    };
+    path::write_once(gate.as_fd(), b"s").at("open the gate of", id)?;
+    drop(gate);
+    let words = hear(&answer).at("hear of the start of", id)?;
+    for name in [c"gate", c"answer"] {
+        // Left behind by a crash, a gate without a reader means the same as none.
+        let _ = path::unlinkat(directory.fd(), name, 0);
+    }
+    if !words.is_empty() {
+        return Err(Error::Other(String::from_utf8_lossy(&words).into_owned()));
+    }
+    Ok(poststart(&record, live.process.pid))
+}
+
+/// Runs the poststart hooks; their failures are warnings ("poststart", runtime specification).
+pub fn poststart(record: &Record, pid: libc::pid_t) -> Vec<Error> {
+    let hooks = record.hooks.as_ref().and_then(|hooks| hooks.poststart().as_deref()).unwrap_or_default();
+    if hooks.is_empty() {
+        return Vec::new();
+    }
+    hooks::run(Kind::Poststart, hooks, &Report::for_hooks(record, Status::Running, pid))
+        .unwrap_or_else(|error| vec![error])
+}
+
+/// Reads until init's end closes: by a successful exec with nothing said, else after words of failure.
+fn hear(answer: &OwnedFd) -> crate::sys::Result<Vec<u8>> {
+    let mut poll_fd = [PollFd::new(answer.as_fd(), PollFlags::POLLIN)];
+    loop {
+        match poll(&mut poll_fd, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(_) => break,
+        }
+    }
+    match path::read_all(answer.as_fd(), 64 << 10) {
+        // The words come in one piece, and their writer is about to end.
+        Err(Errno::EAGAIN) => Ok(Vec::new()),
+        other => other,
+    }
+}

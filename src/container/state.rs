@@ -1,0 +1,466 @@
+//! A container on disk: `<root>/<id>/`.
+//!
+//! | file | written | says |
+//! |---|---|---|
+//! | `state.json` | once, before the directory gets its name | what exists or will: bundle, cgroups, creator, hooks |
+//! | `config.json` | with it | the configuration as created; later changes to the bundle do not matter |
+//! | `init` | once, when the container is created | pid and start time of its first process |
+//! | `gate`, `answer` | with `state.json` | FIFOs: `start` opens the gate; init answers how the exec went |
+//!
+//! The directory is built under a temporary name and published by `renameat2(RENAME_NOREPLACE)`, so
+//! an id is claimed and recorded in one step. Its lock is `flock` on the directory itself.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use oci_spec::runtime::{Hooks, Spec};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup;
+use crate::container::identity::{self, ProcessId};
+use crate::error::{At, Context, Error, Result};
+use crate::sys::{self, Errno, path};
+
+/// The layout that this program writes; another one is refused.
+const LAYOUT: u32 = 1;
+/// More than any `state.json` or `config.json` that this program writes.
+const LIMIT: usize = 64 << 20;
+
+/// The directory that holds one directory per container.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+/// What is recorded of a container before anything of it is made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of this layout.
+    pub layout: u32,
+    /// The container's id.
+    pub id: String,
+    /// Version of the runtime specification that its configuration follows.
+    pub oci_version: String,
+    /// Absolute path of its bundle.
+    pub bundle: PathBuf,
+    /// Absolute path of its root filesystem.
+    pub rootfs: PathBuf,
+    /// When it was created, RFC 3339.
+    pub created: String,
+    /// User id of its creator.
+    pub owner: u32,
+    /// Boot during which it was created (`/proc/sys/kernel/random/boot_id`).
+    pub boot_id: String,
+    /// The process that creates it.
+    pub creator: ProcessId,
+    /// Its cgroups.
+    pub cgroup: cgroup::Plan,
+    /// Its first process is PID 1 of a pid namespace of its own.
+    pub own_pid_namespace: bool,
+    /// Hooks still to be run: startContainer, poststart, poststop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Hooks>,
+    /// Annotations of its configuration.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// It was created by `run`, which starts it without a gate.
+    #[serde(default)]
+    pub ungated: bool,
+    /// Intel RDT or another resource outside cgroups that `delete` releases: its resctrl directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<PathBuf>,
+}
+
+/// The states of the runtime specification, and runc's `paused`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// The container is being created.
+    Creating,
+    /// The runtime has finished `create`; the program has not been started.
+    Created,
+    /// The program runs.
+    Running,
+    /// The program runs and its cgroup is frozen.
+    Paused,
+    /// The program has ended.
+    Stopped,
+}
+
+impl Status {
+    /// The word of the runtime specification.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        }
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A container's directory, opened and locked.
+#[derive(Debug)]
+pub struct Directory {
+    id: String,
+    path: PathBuf,
+    fd: Flock<OwnedFd>,
+}
+
+impl Root {
+    /// Opens the state root, making it (mode 0700) where it is missing.
+    ///
+    /// # Errors
+    /// What `mkdir(2)` and `open(2)` answer, with the path.
+    pub fn open(path: &Path) -> Result<Root> {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        let fd = match path::open(path, flags) {
+            Err(Errno::ENOENT) => {
+                use std::os::unix::fs::DirBuilderExt;
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(path)
+                    .at("make the state root", path.display())?;
+                path::open(path, flags)
+            }
+            other => other,
+        };
+        Ok(Root { path: path.to_owned(), fd: fd.at("open the state root", path.display())? })
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The ids of all containers, sorted.
+    ///
+    /// # Errors
+    /// As `getdents64(2)`.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        let entries = std::fs::read_dir(&self.path).at("read the state root", self.path.display())?;
+        let mut ids = Vec::new();
+        for entry in entries {
+            let name = entry.at("read the state root", self.path.display())?.file_name();
+            match name.into_string() {
+                Ok(name) if !name.starts_with('.') => ids.push(name),
+                _ => {}
+            }
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Records a container that does not exist yet and thereby claims its id.
+    ///
+    /// # Errors
+    /// [`Error::State`] where the id is in use; else what the file system answers. Nothing stays behind.
+    pub fn claim(&self, record: &Record, spec: &Spec) -> Result<Directory> {
+        let id = &record.id;
+        let temporary = CString::new(format!(".new-{}-{}", record.creator.pid, record.creator.start_time))
+            .map_err(|_| Error::state(id, "has an id with a NUL byte"))?;
+        let name = path::c_path(id).at("name", id)?;
+        let place = self.path.join(id);
+        path::mkdirat(self.fd(), &temporary, 0o711).at("make the state directory of", place.display())?;
+        let built = self.build(&temporary, record, spec, &place).and_then(|fd| {
+            path::rename_noreplace(self.fd(), &temporary, &name).map_err(|errno| match errno {
+                Errno::EEXIST => Error::state(id, "exists already"),
+                errno => Error::sys("publish the state directory", place.display(), errno),
+            })?;
+            Ok(fd)
+        });
+        match built {
+            Ok(fd) => Ok(Directory { id: id.clone(), path: place, fd }),
+            Err(error) => {
+                if let Ok(dir) = path::openat(self.fd(), &temporary, libc::O_RDONLY | libc::O_DIRECTORY, 0) {
+                    remove_files(dir.as_fd());
+                }
+                let _ = path::unlinkat(self.fd(), &temporary, libc::AT_REMOVEDIR);
+                Err(error)
+            }
+        }
+    }
+
+    fn build(&self, name: &CString, record: &Record, spec: &Spec, place: &Path) -> Result<Flock<OwnedFd>> {
+        let dir = path::openat(self.fd(), name, libc::O_RDONLY | libc::O_DIRECTORY, 0)
+            .at("open the state directory", place.display())?;
+        let json = |error: serde_json::Error| Error::Other(format!("serialise the state of `{}`: {error}", record.id));
+        write_new(dir.as_fd(), c"state.json", &serde_json::to_vec(record).map_err(json)?)
+            .at("write", place.join("state.json").display())?;
+        write_new(dir.as_fd(), c"config.json", &serde_json::to_vec(spec).map_err(json)?)
+            .at("write", place.join("config.json").display())?;
+        if !record.ungated {
+            for fifo in [c"gate", c"answer"] {
+                path::mknodat(dir.as_fd(), fifo, libc::S_IFIFO | 0o600, 0)
+                    .at("make a FIFO in", place.display())?;
+            }
+        }
+        // Locked before it can be found, so nobody sees a container between its name and its making.
+        Flock::lock(dir, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| errno)
+            .at("lock", place.display())
+    }
+
+    /// Opens and locks an existing container's directory.
+    ///
+    /// # Errors
+    /// [`Error::State`] where there is none; else what `open(2)` and `flock(2)` answer.
+    pub fn lock(&self, id: &str) -> Result<Directory> {
+        self.acquire(id, FlockArg::LockExclusive)
+    }
+
+    /// Opens an existing container's directory for reading, beside a command that may be changing it.
+    ///
+    /// # Errors
+    /// As [`Root::lock`].
+    pub fn look(&self, id: &str) -> Result<(OwnedFd, Record)> {
+        let dir = self.open_directory(id)?;
+        let record = read_record(dir.as_fd(), id)?;
+        Ok((dir, record))
+    }
+
+    fn open_directory(&self, id: &str) -> Result<OwnedFd> {
+        crate::spec::validate_id(id)?;
+        let name = path::c_path(id).at("name", id)?;
+        path::openat(self.fd(), &name, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0).map_err(|errno| {
+            match errno {
+                Errno::ENOENT => Error::state(id, "does not exist"),
+                errno => Error::sys("open", self.path.join(id).display(), errno),
+            }
+        })
+    }
+
+    fn acquire(&self, id: &str, how: FlockArg) -> Result<Directory> {
+        loop {
+            let dir = self.open_directory(id)?;
+            let place = self.path.join(id);
+            let fd = Flock::lock(dir, how).map_err(|(_, errno)| errno).at("lock", place.display())?;
+            // The command that held the lock may have deleted the container, and another may have
+            // been created under the same id: then this lock is on a directory without a name.
+            let name = path::c_path(id).at("name", id)?;
+            let same = path::openat(self.fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, 0)
+                .and_then(|now| Ok((path::fstat(now.as_fd())?, path::fstat(fd.as_fd())?)))
+                .is_ok_and(|(now, locked)| now.st_ino == locked.st_ino && now.st_dev == locked.st_dev);
+            if same {
+                return Ok(Directory { id: id.to_owned(), path: place, fd });
+            }
+        }
+    }
+}
+
+impl Directory {
+    /// The container's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The directory's path, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory's descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// What was recorded before the container was made.
+    ///
+    /// # Errors
+    /// [`Error::State`] for a record that cannot be read or is of another layout.
+    pub fn record(&self) -> Result<Record> {
+        read_record(self.fd(), &self.id)
+    }
+
+    /// The configuration as it was created.
+    ///
+    /// # Errors
+    /// [`Error::State`] for a configuration that cannot be read.
+    pub fn spec(&self) -> Result<Spec> {
+        read_spec(self.fd(), &self.id)
+    }
+
+    /// Records the container's first process: from now on it is created.
+    ///
+    /// # Errors
+    /// As `open(2)` and `write(2)`, for instance `ENOSPC`.
+    pub fn record_init(&self, init: ProcessId) -> Result<()> {
+        // One write of a few bytes: a crash leaves an empty file, which reads as "creating".
+        write_new(self.fd(), c"init", init.to_string().as_bytes()).at("write", self.path.join("init").display())
+    }
+
+    /// Opens one of the two FIFOs for init's end, which outlives this process.
+    ///
+    /// # Errors
+    /// As `open(2)`.
+    pub fn open_fifo(&self, name: &std::ffi::CStr) -> Result<OwnedFd> {
+        path::openat(self.fd(), name, libc::O_RDWR, 0)
+            .at("open", self.path.join(name.to_string_lossy().as_ref()).display())
+    }
+
+    /// Removes the directory and everything in it; the record goes last.
+    ///
+    /// # Errors
+    /// As `unlinkat(2)`, naming the directory.
+    pub fn remove(self, root: &Root) -> Result<()> {
+        remove_files(self.fd());
+        let name = path::c_path(&self.id).at("name", &self.id)?;
+        path::unlinkat(root.fd(), &name, libc::AT_REMOVEDIR).at("remove the state directory", self.path.display())
+    }
+}
+
+/// Reads the record in a container's directory.
+///
+/// # Errors
+/// [`Error::State`] for a record that cannot be read or is of another layout.
+pub fn read_record(dir: BorrowedFd<'_>, id: &str) -> Result<Record> {
+    let bytes = path::read_at(dir, c"state.json", LIMIT).map_err(|errno| match errno {
+        Errno::ENOENT => Error::state(id, "does not exist"),
+        errno => Error::sys("read the state of", id, errno),
+    })?;
+    let record: Record = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::state(id, format!("has a state.json that cannot be read: {error}")))?;
+    if record.layout != LAYOUT {
+        return Err(Error::state(id, format!("has a state of layout {}, this is {LAYOUT}", record.layout)));
+    }
+    Ok(record)
+}
+
+/// Reads the configuration in a container's directory.
+///
+/// # Errors
+/// [`Error::State`] for a configuration that cannot be read.
+pub fn read_spec(dir: BorrowedFd<'_>, id: &str) -> Result<Spec> {
+    let bytes = path::read_at(dir, c"config.json", LIMIT).at("read the configuration of", id)?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Error::state(id, format!("has a config.json that cannot be read: {error}")))
+}
+
+/// The recorded first process, or `None` while the container is being created.
+///
+/// # Errors
+/// As `read(2)`.
+pub fn read_init(dir: BorrowedFd<'_>, id: &str) -> Result<Option<ProcessId>> {
+    match path::read_at(dir, c"init", 128) {
+        Ok(bytes) => Ok(std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok())),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(Error::sys("read the init record of", id, errno)),
+    }
+}
+
+/// A container's status now, and a handle of its first process where that lives.
+///
+/// Nothing is remembered that the kernel can be asked: a dead init is `stopped`; an open reader of
+/// the gate is an init that waits, so `created`; a frozen cgroup is `paused`.
+///
+/// # Errors
+/// As the look-ups.
+pub fn status(dir: BorrowedFd<'_>, record: &Record) -> Result<(Status, Option<Live>)> {
+    let Some(init) = read_init(dir, &record.id)? else {
+        let creating = record.boot_id == identity::boot_id()? && identity::open(record.creator)?.is_some();
+        return Ok((if creating { Status::Creating } else { Status::Stopped }, None));
+    };
+    // Pids of another boot name nothing.
+    if record.boot_id != identity::boot_id()? {
+        return Ok((Status::Stopped, None));
+    }
+    let Some(pidfd) = identity::open(init)? else { return Ok((Status::Stopped, None)) };
+    let live = Live { process: init, pidfd };
+    let waiting = !record.ungated && path::openat(dir, c"gate", libc::O_WRONLY | libc::O_NONBLOCK, 0).is_ok();
+    let status = if waiting {
+        Status::Created
+    } else if record.cgroup.open().is_frozen()? {
+        Status::Paused
+    } else {
+        Status::Running
+    };
+    Ok((status, Some(live)))
+}
+
+/// A container's first process, alive when looked at, and its handle.
+#[derive(Debug)]
+pub struct Live {
+    /// Its pid and start time.
+    pub process: ProcessId,
+    /// Names this very process, whatever becomes of its pid.
+    pub pidfd: OwnedFd,
+}
+
+/// The record of a container about to be made now by this process.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn new_record(
+    id: &str,
+    bundle: &Path,
+    rootfs: PathBuf,
+    spec: &Spec,
+    cgroup: cgroup::Plan,
+    own_pid_namespace: bool,
+) -> Result<Record> {
+    use time::format_description::well_known::Rfc3339;
+    let created = time::OffsetDateTime::now_utc()
+        .format(&Rfc3339)
+        .map_err(|error| Error::Other(format!("format the time: {error}")))?;
+    Ok(Record {
+        layout: LAYOUT,
+        id: id.to_owned(),
+        oci_version: spec.version().clone(),
+        bundle: bundle.to_owned(),
+        rootfs,
+        created,
+        owner: nix::unistd::geteuid().as_raw(),
+        boot_id: identity::boot_id()?,
+        creator: identity::this_process().context(|| "identify this process".to_owned())?,
+        cgroup,
+        own_pid_namespace,
+        hooks: spec.hooks().clone(),
+        annotations: spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        ungated: false,
+        resctrl: None,
+    })
+}
+
+fn write_new(dir: BorrowedFd<'_>, name: &std::ffi::CStr, content: &[u8]) -> sys::Result<()> {
+    let file = path::openat(dir, name, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o600)?;
+    let mut rest = content;
+    while !rest.is_empty() {
+        match nix::unistd::write(&file, rest) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(n) => rest = &rest[n..],
+        }
+    }
+    Ok(())
+}
+
+/// Removes the files of a container's directory, the record last: a crash in between leaves a
+/// directory that still says what it is.
+fn remove_files(dir: BorrowedFd<'_>) {
+    for name in [c"gate", c"answer", c"init", c"config.json", c"state.json"] {
+        let _ = path::unlinkat(dir, name, 0);
+    }
+}
+
+impl AsRawFd for Directory {
+    fn as_raw_fd(&self) -> i32 {
+        self.fd.as_raw_fd()
+    }
+}

@@ -1,0 +1,210 @@
+//! The line between the creator and init: one record per message, until init executes the program.
+//!
+//! Both ends close on exec, so for the creator the end of the line *is* the successful exec, and for
+//! init the end of the line before [`Message::Commit`] means that the creator has died: it ends too.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::sys::socket::{self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType};
+
+use crate::error::{At, Error, Result};
+use crate::sys::Errno;
+
+/// The longest text of a message; longer ones are cut.
+const TEXT: usize = 8 << 10;
+
+/// What the two ends tell each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Init, or the stage before it, failed: the errno at the root (0: none) and the words.
+    Failed(i32, String),
+    /// Something was skipped that is worth a line in the log.
+    Warning(String),
+    /// The stage has made init: its pid; a pidfd comes with the message.
+    Made(libc::pid_t),
+    /// Namespaces and mounts exist, the old root is still there: the moment for createRuntime hooks.
+    Mounted,
+    /// A filter that notifies is attached next: the creator takes its listener through the mailbox.
+    Filter,
+    /// Init is complete up to the gate.
+    Ready,
+    /// Creator: the id mappings are written.
+    Mapped,
+    /// Creator: the hooks of the runtime's namespaces have run.
+    HooksRun,
+    /// Creator: init is on record and may outlive its creator.
+    Commit,
+    /// Creator: execute the program (only where there is no gate).
+    Start,
+}
+
+/// One end of the line.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+impl Channel {
+    /// Makes a line: the creator's end and init's.
+    ///
+    /// # Errors
+    /// As `socketpair(2)`.
+    pub fn pair() -> Result<(Channel, Channel)> {
+        let (ours, theirs) =
+            socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .at("make", "the line to init")?;
+        Ok((Channel(ours), Channel(theirs)))
+    }
+
+    /// A second handle of this end.
+    ///
+    /// # Errors
+    /// As `fcntl(2)`.
+    pub fn try_clone(&self) -> Result<Channel> {
+        self.0.try_clone().at("duplicate", "the line to init").map(Channel)
+    }
+
+    /// Sends a message, with a descriptor where the receiver expects one.
+    ///
+    /// # Errors
+    /// `EPIPE` where the other end is gone.
+    pub fn send_with(&self, message: &Message, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        let bytes = encode(message);
+        let fds: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
+        socket::sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None)
+            .at("write to", "the line to init")
+            .map(drop)
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// `EPIPE` where the other end is gone.
+    pub fn send(&self, message: &Message) -> Result<()> {
+        self.send_with(message, None)
+    }
+
+    /// The next message and the descriptor sent with it; `None` where the other end has closed.
+    ///
+    /// # Errors
+    /// As `recvmsg(2)`.
+    pub fn receive_with(&self) -> Result<Option<(Message, Option<OwnedFd>)>> {
+        let mut bytes = vec![0u8; TEXT + 8];
+        let mut space = nix::cmsg_space!(RawFd);
+        let (length, fd) = loop {
+            let mut parts = [IoSliceMut::new(&mut bytes)];
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            let received = match socket::recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+                Err(Errno::EINTR) => continue,
+                // The other end died with something unread: the same as closed.
+                Err(Errno::ECONNRESET) => return Ok(None),
+                other => other.at("read from", "the line to init")?,
+            };
+            let mut fd = None;
+            for message in received.cmsgs().at("read from", "the line to init")? {
+                if let ControlMessageOwned::ScmRights(fds) = message {
+                    fd = fds.first().copied();
+                }
+            }
+            break (received.bytes, fd);
+        };
+        let fd = fd.map(crate::sys::process::adopt);
+        if length == 0 {
+            return Ok(None);
+        }
+        match decode(&bytes[..length]) {
+            Some(message) => Ok(Some((message, fd))),
+            None => Err(Error::Other("the line to init carried a record of an unknown kind".to_owned())),
+        }
+    }
+
+    /// The next message; `None` where the other end has closed.
+    ///
+    /// # Errors
+    /// As `recvmsg(2)`.
+    pub fn receive(&self) -> Result<Option<Message>> {
+        Ok(self.receive_with()?.map(|(message, _)| message))
+    }
+}
+
+fn encode(message: &Message) -> Vec<u8> {
+    let (kind, number, text) = match message {
+        Message::Failed(errno, text) => (1u8, *errno, text.as_str()),
+        Message::Warning(text) => (2, 0, text.as_str()),
+        Message::Made(pid) => (3, *pid, ""),
+        Message::Mounted => (4, 0, ""),
+        Message::Ready => (5, 0, ""),
+        Message::Mapped => (6, 0, ""),
+        Message::HooksRun => (7, 0, ""),
+        Message::Commit => (8, 0, ""),
+        Message::Start => (9, 0, ""),
+        Message::Filter => (10, 0, ""),
+    };
+    let text = &text.as_bytes()[..text.len().min(TEXT)];
+    let mut bytes = Vec::with_capacity(5 + text.len());
+    bytes.push(kind);
+    bytes.extend_from_slice(&number.to_le_bytes());
+    bytes.extend_from_slice(text);
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Message> {
+    let (&kind, rest) = bytes.split_first()?;
+    let (number, text) = rest.split_first_chunk::<4>()?;
+    let number = i32::from_le_bytes(*number);
+    let text = || String::from_utf8_lossy(text).into_owned();
+    Some(match kind {
+        1 => Message::Failed(number, text()),
+        2 => Message::Warning(text()),
+        3 => Message::Made(number),
+        4 => Message::Mounted,
+        5 => Message::Ready,
+        6 => Message::Mapped,
+        7 => Message::HooksRun,
+        8 => Message::Commit,
+        9 => Message::Start,
+        10 => Message::Filter,
+        _ => return None,
+    })
+}
+
+/// The message that tells the creator of an error.
+pub fn failure(error: &Error) -> Message {
+    Message::Failed(error.errno().map_or(0, |errno| errno as i32), error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_survives_the_line() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let all = [
+            Message::Failed(libc::ENOENT, "exec `x`".to_owned()),
+            Message::Warning("w".to_owned()),
+            Message::Made(7),
+            Message::Mounted,
+            Message::Filter,
+            Message::Ready,
+            Message::Mapped,
+            Message::HooksRun,
+            Message::Commit,
+            Message::Start,
+        ];
+        for message in all {
+            theirs.send(&message).unwrap();
+            assert_eq!(ours.receive().unwrap(), Some(message));
+        }
+        drop(theirs);
+        assert_eq!(ours.receive().unwrap(), None);
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_cut_and_arrives() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        theirs.send(&Message::Failed(1, "x".repeat(TEXT * 2))).unwrap();
+        assert_eq!(ours.receive().unwrap(), Some(Message::Failed(1, "x".repeat(TEXT))));
+    }
+}
