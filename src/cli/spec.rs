@@ -14,7 +14,6 @@ pub struct Args {
     /// Directory that gets the config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
-
 }
 
 /// Runs `spec`.

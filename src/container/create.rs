@@ -23,8 +23,8 @@ use crate::init::process::{ProcessPlan, Setting};
 use crate::init::procfs::Procfs;
 use crate::init::rootfs::{CgroupHierarchy, CgroupView, Rootfs, RootfsContext};
 use crate::init::{Gate, Init, Reaper};
-use crate::seccomp::notify::{self, Agent};
 use crate::seccomp;
+use crate::seccomp::notify::{self, Agent};
 use crate::spec::{self, Bundle};
 use crate::sys::mailbox::Mailbox;
 use crate::sys::path;
@@ -98,7 +98,9 @@ pub fn create(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> R
     plan.open()?;
     let directory = root.claim(&plan.record, spec)?;
     match plan.make(&directory, spec) {
-        Ok(made) => Ok(Created { directory, record: plan.record, init: made.init, pidfd: made.pidfd, channel: made.channel }),
+        Ok(made) => {
+            Ok(Created { directory, record: plan.record, init: made.init, pidfd: made.pidfd, channel: made.channel })
+        }
         Err(failed) => {
             let Failed { error, init, hooks_ran } = *failed;
             if let Some(file) = &plan.options.pid_file {
@@ -176,7 +178,8 @@ impl<'a> Plan<'a> {
             },
         )?;
         let process = spec.process().as_ref().ok_or_else(|| Error::config("$.process", "is missing"))?;
-        let setting = Setting { user_namespace, preserve_fds: options.preserve_fds, own_stdio: true, ..Setting::default() };
+        let setting =
+            Setting { user_namespace, preserve_fds: options.preserve_fds, own_stdio: true, ..Setting::default() };
         let process = ProcessPlan::new(process, linux, &setting)?;
         process.check_host()?;
         let seccomp = match linux.and_then(|linux| linux.seccomp().as_ref()) {
@@ -184,8 +187,7 @@ impl<'a> Plan<'a> {
             _ => None,
         };
         let own_pid_namespace = namespaces.new & libc::CLONE_NEWPID != 0;
-        let mut record =
-            new_record(id, &bundle.dir, rootfs.path().to_owned(), spec, cgroup, own_pid_namespace)?;
+        let mut record = new_record(id, &bundle.dir, rootfs.path().to_owned(), spec, cgroup, own_pid_namespace)?;
         record.ungated = options.ungated;
         Ok(Plan {
             record,
@@ -205,9 +207,10 @@ impl<'a> Plan<'a> {
     /// Opens what must exist: namespaces, the root filesystem, sources of mounts.
     fn open(&mut self) -> Result<()> {
         if let Some(filter) = self.seccomp.as_ref().filter(|filter| filter.notify) {
-            let path = filter.listener_path.as_ref().ok_or_else(|| {
-                Error::config("$.linux.seccomp.listenerPath", "is missing, but the filter notifies")
-            })?;
+            let path = filter
+                .listener_path
+                .as_ref()
+                .ok_or_else(|| Error::config("$.linux.seccomp.listenerPath", "is missing, but the filter notifies"))?;
             self.agent = Some(Agent::connect(path)?);
             self.mailbox = Some(Mailbox::new().at("map", "a page shared with init")?);
         }
@@ -252,8 +255,9 @@ impl<'a> Plan<'a> {
         line: Channel,
         creator_hooks: bool,
     ) -> Result<crate::sys::clone::Child> {
-        let Plan { options, record, namespaces, rootfs, process, sysctl, time_offsets, seccomp, procfs, mailbox, .. } =
-            self;
+        let Plan {
+            options, record, namespaces, rootfs, process, sysctl, time_offsets, seccomp, procfs, mailbox, ..
+        } = self;
         let seccomp = seccomp.as_ref();
         let load = |channel: &Channel| match seccomp {
             Some(filter) if filter.notify => {
@@ -344,7 +348,6 @@ impl<'a> Plan<'a> {
             *hooks_ran = true;
             let hooks = spec.hooks().as_ref();
             let state = Report::for_hooks(&self.record, Status::Creating, pid);
-            #[expect(deprecated, reason = "prestart is deprecated, and MUST still be run")]
             let prestart = hooks.and_then(|hooks| hooks.prestart().as_deref()).unwrap_or_default();
             let create_runtime = hooks.and_then(|hooks| hooks.create_runtime().as_deref()).unwrap_or_default();
             hooks::run(Kind::Prestart, prestart, &state)?;
@@ -379,7 +382,8 @@ fn cgroup_view(plan: &cgroup::Plan) -> CgroupView {
         controllers: match directory.version {
             cgroup::Version::V2 => String::new(),
             version => {
-                let names: Vec<&str> = directory.controllers.iter().map(|controller| controller.name(version)).collect();
+                let names: Vec<&str> =
+                    directory.controllers.iter().map(|controller| controller.name(version)).collect();
                 names.join(",")
             }
         },
@@ -416,7 +420,6 @@ pub fn poststop(record: &Record) -> Result<Vec<Error>> {
 }
 
 fn has_creator_hooks(hooks: &Hooks) -> bool {
-    #[expect(deprecated, reason = "prestart is deprecated, and MUST still be run")]
     let prestart = hooks.prestart();
     [prestart, hooks.create_runtime()].into_iter().flatten().any(|hooks| !hooks.is_empty())
 }

@@ -90,31 +90,32 @@ impl Joiner<'_> {
         }
         self.plan.set_initial_affinity()?;
         let user_namespace = self.namespaces.has(libc::CLONE_NEWUSER);
-        let child = clone3(CloneArgs { namespaces: 0, cgroup: entry.into.as_ref().map(AsFd::as_fd), sibling: false }, || {
-            let joined = entry.enter().and_then(|()| {
-                if !user_namespace {
-                    self.plan.outside(Some(&self.procfs), None)?;
-                }
-                // The creator sets limits from outside and records the pid before the program may run.
-                match line.receive()? {
-                    Some(Message::Commit) => self.join(init, options),
-                    _ => Err(Error::Other("the creator has ended".to_owned())),
-                }
-            });
-            let filter = self.filter.take();
-            let mut load = || filter.as_ref().map_or(Ok(()), |filter| filter.load().map(drop));
-            let filtered = filter.is_some();
-            let error = match joined
-                .and_then(|()| self.plan.apply(Some(&self.procfs), filtered.then_some(&mut load as _)))
-                .and_then(|()| self.plan.resolve())
-            {
-                Ok(()) => self.plan.exec(filtered.then_some(&mut load as _)),
-                Err(error) => error,
-            };
-            let _ = line.send(&failure(&error));
-            1
-        })
-        .at("clone a process for", &self.record.id)?;
+        let child =
+            clone3(CloneArgs { namespaces: 0, cgroup: entry.into.as_ref().map(AsFd::as_fd), sibling: false }, || {
+                let joined = entry.enter().and_then(|()| {
+                    if !user_namespace {
+                        self.plan.outside(Some(&self.procfs), None)?;
+                    }
+                    // The creator sets limits from outside and records the pid before the program may run.
+                    match line.receive()? {
+                        Some(Message::Commit) => self.join(init, options),
+                        _ => Err(Error::Other("the creator has ended".to_owned())),
+                    }
+                });
+                let filter = self.filter.take();
+                let mut load = || filter.as_ref().map_or(Ok(()), |filter| filter.load().map(drop));
+                let filtered = filter.is_some();
+                let error = match joined
+                    .and_then(|()| self.plan.apply(Some(&self.procfs), filtered.then_some(&mut load as _)))
+                    .and_then(|()| self.plan.resolve())
+                {
+                    Ok(()) => self.plan.exec(filtered.then_some(&mut load as _)),
+                    Err(error) => error,
+                };
+                let _ = line.send(&failure(&error));
+                1
+            })
+            .at("clone a process for", &self.record.id)?;
         drop(line);
         let started = self.accompany(&channel, &child, user_namespace, options);
         if started.is_err() {
@@ -135,7 +136,9 @@ impl Joiner<'_> {
         let heard = match channel.receive()? {
             None => Ok(()),
             Some(Message::Failed(errno, text)) => Err(Error::Init { errno, text }),
-            Some(other) => Err(Error::Other(format!("the new process said {other:?} instead of executing the program"))),
+            Some(other) => {
+                Err(Error::Other(format!("the new process said {other:?} instead of executing the program")))
+            }
         };
         if heard.is_err()
             && let Some(file) = &options.pid_file
@@ -163,9 +166,10 @@ impl Joiner<'_> {
         }
         process::setsid().at("start", "a new session")?;
         if self.plan.terminal {
-            let socket = options.console_socket.as_ref().ok_or_else(|| {
-                Error::config("$.terminal", "is true, but no console socket was given")
-            })?;
+            let socket = options
+                .console_socket
+                .as_ref()
+                .ok_or_else(|| Error::config("$.terminal", "is true, but no console socket was given"))?;
             console::attach(&self.plan, socket.as_fd())?;
         }
         Ok(())

@@ -7,8 +7,8 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::error::{At, Result};
+use crate::sys::Errno;
 use crate::sys::process::{self, Ended};
-use crate::sys::{Errno};
 
 /// The signals that reach a foreground command, taken from before the clone on so that none is lost.
 #[derive(Debug)]
@@ -25,7 +25,9 @@ impl Signals {
             mask.remove(synchronous);
         }
         mask.thread_block().at("block", "signals")?;
-        SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).at("open", "a signalfd").map(Signals)
+        SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .at("open", "a signalfd")
+            .map(Signals)
     }
 
     /// The signals that have come, as numbers.
@@ -53,8 +55,7 @@ impl Signals {
 /// As `poll(2)` and `waitid(2)`.
 pub fn wait(child: &OwnedFd, signals: &Signals) -> Result<Ended> {
     loop {
-        let mut fds =
-            [PollFd::new(child.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(child.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).at("poll", "the container's first process"),
@@ -62,7 +63,9 @@ pub fn wait(child: &OwnedFd, signals: &Signals) -> Result<Ended> {
         for signal in signals.pending()? {
             forward(child, signal)?;
         }
-        if let Some(ended) = process::wait_pidfd(child.as_fd(), false).at("wait for", "the container's first process")? {
+        if let Some(ended) =
+            process::wait_pidfd(child.as_fd(), false).at("wait for", "the container's first process")?
+        {
             return Ok(ended);
         }
     }

@@ -61,10 +61,7 @@ pub fn parse_signal(text: &str) -> Result<i32> {
         "IOT" => "ABRT",
         name => name,
     };
-    format!("SIG{name}")
-        .parse::<nix::sys::signal::Signal>()
-        .map(|signal| signal as i32)
-        .map_err(|_| unknown())
+    format!("SIG{name}").parse::<nix::sys::signal::Signal>().map(|signal| signal as i32).map_err(|_| unknown())
 }
 
 #[cfg(test)]

@@ -15,4 +15,3 @@ pub mod run;
 pub mod spawn;
 pub mod start;
 pub mod state;
-

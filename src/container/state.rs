@@ -208,14 +208,11 @@ impl Root {
             .at("write", place.join("config.json").display())?;
         if !record.ungated {
             for fifo in [c"gate", c"answer"] {
-                path::mknodat(dir.as_fd(), fifo, libc::S_IFIFO | 0o600, 0)
-                    .at("make a FIFO in", place.display())?;
+                path::mknodat(dir.as_fd(), fifo, libc::S_IFIFO | 0o600, 0).at("make a FIFO in", place.display())?;
             }
         }
         // Locked before it can be found, so nobody sees a container between its name and its making.
-        Flock::lock(dir, FlockArg::LockExclusiveNonblock)
-            .map_err(|(_, errno)| errno)
-            .at("lock", place.display())
+        Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno).at("lock", place.display())
     }
 
     /// Opens and locks an existing container's directory.

@@ -49,9 +49,8 @@ impl Channel {
     /// # Errors
     /// As `socketpair(2)`.
     pub fn pair() -> Result<(Channel, Channel)> {
-        let (ours, theirs) =
-            socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-                .at("make", "the line to init")?;
+        let (ours, theirs) = socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .at("make", "the line to init")?;
         Ok((Channel(ours), Channel(theirs)))
     }
 

@@ -211,9 +211,9 @@ impl Init<'_> {
         if !self.process.terminal {
             return Ok(None);
         }
-        let socket = self.console_socket.ok_or_else(|| {
-            Error::config("$.process.terminal", "is true, but no console socket was given")
-        })?;
+        let socket = self
+            .console_socket
+            .ok_or_else(|| Error::config("$.process.terminal", "is true, but no console socket was given"))?;
         console::attach(&self.process, socket).map(Some)
     }
 
