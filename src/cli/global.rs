@@ -47,6 +47,9 @@ pub struct Global {
     /// Make cgroups through systemd; cgroupsPath is then slice:prefix:name
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
+    /// Of a judged `run`: say what this host can do for it, and run nothing
+    #[arg(long, global = true)]
+    pub dry_run: bool,
     /// Whether the runtime lacks privilege on the host
     #[arg(long, global = true, value_name = "WHETHER", default_value = "auto", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     rootless: Rootless,

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use crate::cli::create::BundleArgs;
-use crate::cli::{Global, report};
+use crate::cli::judge_args::JudgeArgs;
+use crate::cli::{Global, report, run_judge};
 use crate::container::create::Options;
 use crate::container::run::{foreground, launch};
 use crate::error::{Error, Result};
@@ -24,10 +25,18 @@ pub struct Args {
     /// Name of the container
     #[arg(value_name = "ID")]
     pub id: Option<String>,
+    /// Options of the judge.
+    #[command(flatten)]
+    pub judge: JudgeArgs,
 }
 
 /// Runs `run`.
 pub fn main(global: &Global, args: Args) -> ExitCode {
+    match args.judge.asked() {
+        Ok(true) => return run_judge::main(global, &args.judge, &args.bundle.bundle, args.id.as_deref()),
+        Ok(false) => {}
+        Err(error) => return report(global, &error),
+    }
     match container(global, &args) {
         Ok(status) => ExitCode::from(status),
         Err(error) => report(global, &error),

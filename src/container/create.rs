@@ -223,12 +223,13 @@ impl<'a> Plan<'a> {
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let cgroup = self.record.cgroup.create(resources).map_err(early)?;
         let entry = cgroup.entry().map_err(early)?;
+        let payload = self.options.judge.as_ref().map(|_| cgroup.payload_entry()).transpose().map_err(early)?;
         let gate = self.gate(directory).map_err(early)?;
         let (channel, line) = Channel::pair().map_err(early)?;
 
         let hooks = spec.hooks().as_ref();
         let creator_hooks = hooks.is_some_and(has_creator_hooks);
-        let child = self.clone_init(spec, &entry, gate, &channel, line, creator_hooks).map_err(early)?;
+        let child = self.clone_init(spec, (&entry, payload.as_ref()), gate, &channel, line, creator_hooks).map_err(early)?;
         let conversation = Conversation { channel: &channel, child: &child.pidfd };
 
         let mut hooks_ran = false;
@@ -249,7 +250,7 @@ impl<'a> Plan<'a> {
     fn clone_init(
         &mut self,
         spec: &Spec,
-        entry: &Entry,
+        (entry, payload): (&Entry, Option<&Entry>),
         gate: Option<Gate>,
         channel: &Channel,
         line: Channel,
@@ -303,7 +304,7 @@ impl<'a> Plan<'a> {
                 creator_hooks,
                 seccomp: loader,
                 seccomp_before_gate: seccomp.is_some_and(|filter| filter.notify),
-                reaper: judge.map(|judge| judge.reaper),
+                reaper: judge.map(|judge| judge.reaper).zip(payload),
             }
             .run()
         })
@@ -341,6 +342,8 @@ impl<'a> Plan<'a> {
         if self.namespaces.new & libc::CLONE_NEWUSER != 0 {
             let linux = spec.linux().as_ref();
             crate::init::user_namespace::write_mappings(&self.procfs, pid, linux, self.options.rootless)?;
+            // Here are the privileges for them, and init has none in the first user namespace any more.
+            self.process.outside(Some(&self.procfs), Some(pid))?;
             conversation.channel.send(&Message::Mapped)?;
         }
         if creator_hooks {

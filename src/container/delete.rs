@@ -39,7 +39,11 @@ pub fn delete(root: &Root, id: &str, force: bool) -> Result<Option<Deleted>> {
             .ok()
             .filter(|fd| crate::sys::process::wait_end(fd.as_fd(), 0).unwrap_or(false));
     }
-    Ok(Some(release(root, directory, &record, pidfd)))
+    let mut deleted = release(root, directory, &record, pidfd);
+    if deleted.proof.clean {
+        deleted.warnings.extend(crate::judge::run::discard(root, id).err());
+    }
+    Ok(Some(deleted))
 }
 
 /// Releases a container whose directory is locked, poststop hooks included.

@@ -74,8 +74,8 @@ pub struct Init<'a> {
     pub seccomp: Option<&'a dyn Fn(&Channel) -> Result<()>>,
     /// The filter notifies: it is loaded before the gate, while the creator can take the listener.
     pub seccomp_before_gate: bool,
-    /// Makes init a tiny process 1 that runs the program as its child.
-    pub reaper: Option<&'a dyn Reaper>,
+    /// Makes init a tiny process 1 that runs the program as its child, and the cgroups that the child enters.
+    pub reaper: Option<(&'a dyn Reaper, &'a cgroup::Entry)>,
 }
 
 /// Init's ends of the gate.
@@ -89,9 +89,9 @@ pub struct Gate {
 
 /// A process 1 that is not the program itself.
 pub trait Reaper {
-    /// Forks the program's process, which calls `program` (that returns only where it fails), and
-    /// reaps until all is over. Returns init's exit status.
-    fn run(&self, program: &mut dyn FnMut() -> Error) -> i32;
+    /// Forks the program's process, which enters the cgroups of the payload and calls `program` (that
+    /// returns only where it fails), and reaps until all is over. Returns init's exit status.
+    fn run(&self, payload: &cgroup::Entry, program: &mut dyn FnMut() -> Error) -> i32;
 }
 
 impl Init<'_> {
@@ -112,7 +112,7 @@ impl Init<'_> {
             return self.fail(&error);
         }
         match self.reaper {
-            Some(reaper) => reaper.run(&mut || match self.become_user() {
+            Some((reaper, payload)) => reaper.run(payload, &mut || match self.become_user() {
                 Ok(()) => self.execute(),
                 Err(error) => error,
             }),

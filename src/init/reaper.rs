@@ -20,6 +20,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::report::{Ended, Exec, FilesSeen, Line, Received, Report};
+use crate::cgroup::Entry;
 use crate::error::{At, Error, Result};
 use crate::sys::clone::{CloneArgs, clone3};
 use crate::sys::wait::{self, Waited};
@@ -30,10 +31,6 @@ use crate::sys::{Errno, path, process};
 pub struct Reaper<'a> {
     /// Init's end of the line.
     pub line: &'a Line,
-    /// The v1 `tasks` files by which the payload enters its cgroups.
-    pub tasks: Vec<OwnedFd>,
-    /// The v2 directory that the payload is born in.
-    pub into: Option<OwnedFd>,
     /// The payload's cgroup namespace begins at its own cgroups.
     pub cgroup_namespace: bool,
     /// Writable tmpfs that are looked at when the payload has ended badly.
@@ -48,10 +45,10 @@ pub struct Reaper<'a> {
 const DEPTH: u32 = 6;
 const ENTRIES: u32 = 4096;
 
-impl Reaper<'_> {
-    /// Runs the payload and ends the process; `program` returns only where it fails.
-    pub fn run(&self, program: &mut dyn FnMut() -> Error) -> ! {
-        let status = match self.supervise(program) {
+impl super::Reaper for Reaper<'_> {
+    /// Runs the payload and ends the process: descriptors have been closed under their owners, which must not be dropped.
+    fn run(&self, payload: &Entry, program: &mut dyn FnMut() -> Error) -> i32 {
+        let status = match self.supervise(payload, program) {
             Ok(()) => 0,
             Err(error) => {
                 let report = Report::ExecFailed(error.errno().map_or(0, |errno| errno as i32), error.to_string());
@@ -61,16 +58,18 @@ impl Reaper<'_> {
         };
         wait::exit_now(status)
     }
+}
 
-    fn supervise(&self, program: &mut dyn FnMut() -> Error) -> Result<()> {
+impl Reaper<'_> {
+    fn supervise(&self, entry: &Entry, program: &mut dyn FnMut() -> Error) -> Result<()> {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
         mask.thread_block().at("block", "SIGCHLD")?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let signals = SignalFd::with_flags(&mask, flags).at("open", "a signalfd")?;
-        let arguments = CloneArgs { cgroup: self.into.as_ref().map(AsFd::as_fd), ..CloneArgs::default() };
+        let arguments = CloneArgs { cgroup: entry.into.as_ref().map(AsFd::as_fd), ..CloneArgs::default() };
         let payload = clone3(arguments, || {
-            let error = match self.become_payload() {
+            let error = match self.become_payload(entry) {
                 Ok(()) => program(),
                 Err(error) => error,
             };
@@ -91,10 +90,8 @@ impl Reaper<'_> {
     }
 
     /// In the payload's process, before it becomes the user.
-    fn become_payload(&self) -> Result<()> {
-        for tasks in &self.tasks {
-            path::write_once(tasks.as_fd(), b"0").at("enter", "the payload's cgroups")?;
-        }
+    fn become_payload(&self, entry: &Entry) -> Result<()> {
+        entry.enter()?;
         if self.cgroup_namespace {
             process::unshare(libc::CLONE_NEWCGROUP).at("unshare", "the cgroup namespace")?;
         }

@@ -8,6 +8,7 @@ pub mod lease;
 pub mod limits;
 pub mod meter;
 pub mod output;
+pub mod run;
 pub mod sandbox;
 pub mod supervisor;
 pub mod verdict;

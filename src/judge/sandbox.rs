@@ -207,11 +207,37 @@ impl Stage {
     /// Makes the bundle directory, which must not exist, and the skeleton of its root file system.
     ///
     /// # Errors
-    /// What the file system answers.
-    pub fn make(directory: PathBuf, paths: &[PathBuf]) -> Result<Stage> {
-        let stage = Stage { directory };
+    /// [`Error::State`] where it exists: its id is in use; else what the file system answers.
+    pub fn make(directory: PathBuf, paths: &[PathBuf], shares: &[Share]) -> Result<Stage> {
+        // The sandbox's user is another one: what is made here must be open to it, whatever the caller's umask says.
+        let umask = crate::sys::process::umask(0o022);
+        let made = Stage::make_all(directory, paths, shares);
+        crate::sys::process::umask(umask);
+        made
+    }
+
+    fn make_all(directory: PathBuf, paths: &[PathBuf], shares: &[Share]) -> Result<Stage> {
         let mut builder = std::fs::DirBuilder::new();
-        builder.mode(0o755).create(&stage.directory).at("make", stage.directory.display())?;
+        match builder.mode(0o755).create(&directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                let id = directory.file_name().unwrap_or_default().to_string_lossy();
+                return Err(Error::state(&id, "is in use"));
+            }
+            made => made.at("make", directory.display())?,
+        }
+        // From here on a failure takes back what was made.
+        let stage = Stage { directory };
+        match stage.fill(&mut builder, paths, shares) {
+            Ok(()) => Ok(stage),
+            Err(error) => {
+                let _ = stage.remove();
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&self, builder: &mut std::fs::DirBuilder, paths: &[PathBuf], shares: &[Share]) -> Result<()> {
+        let stage = self;
         let rootfs = stage.rootfs();
         for name in ["", "proc", "dev", "tmp", "work", "box", "etc"] {
             let path = rootfs.join(name);
@@ -223,7 +249,11 @@ impl Stage {
         for path in paths {
             stage.mirror(path)?;
         }
-        Ok(stage)
+        for share in shares {
+            let metadata = std::fs::metadata(&share.outside).at("stat", share.outside.display())?;
+            stage.mount_point(&share.inside, metadata.is_dir())?;
+        }
+        Ok(())
     }
 
     /// The bundle directory.
@@ -257,31 +287,61 @@ impl Stage {
     /// A host path's place in the root file system: the same link, or a mount point.
     fn mirror(&self, path: &Path) -> Result<()> {
         let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
-        let place = self.rootfs().join(path.strip_prefix("/").unwrap_or(path));
-        if let Some(parent) = place.parent() {
-            std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).at("make", parent.display())?;
-        }
         if metadata.is_symlink() {
+            let place = self.place(path)?;
             let target = std::fs::read_link(path).at("read the link", path.display())?;
             return std::os::unix::fs::symlink(target, &place).at("make the link", place.display());
         }
-        if metadata.is_dir() {
-            return std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&place).at("make", place.display());
+        self.mount_point(path, metadata.is_dir())
+    }
+
+    /// A directory or an empty file to mount on. One that is there already will do.
+    fn mount_point(&self, path: &Path, directory: bool) -> Result<()> {
+        let place = self.place(path)?;
+        let made = match directory {
+            true => std::fs::DirBuilder::new().mode(0o755).create(&place),
+            false => std::fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(&place).map(drop),
+        };
+        match made {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            made => made.at("make", place.display()),
         }
-        std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o444)
-            .open(&place)
-            .at("make", place.display())
-            .map(drop)
+    }
+
+    /// A path's place in the root file system, its parents made. Never through a link: then it could lie elsewhere.
+    fn place(&self, path: &Path) -> Result<PathBuf> {
+        let mut place = self.rootfs();
+        let mut parts = path.strip_prefix("/").unwrap_or(path).components().peekable();
+        while let Some(part) = parts.next() {
+            place.push(part);
+            if parts.peek().is_some() {
+                match std::fs::DirBuilder::new().mode(0o755).create(&place) {
+                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                    made => made.at("make", place.display())?,
+                }
+                if std::fs::symlink_metadata(&place).at("stat", place.display())?.is_symlink() {
+                    return Err(Error::Usage(format!("`{}` leads through a link of the toolchain", path.display())));
+                }
+            }
+        }
+        Ok(place)
     }
 
     /// Whether programs on this file system may be executed at all (`/run` often forbids it).
     pub fn forbids_exec(&self) -> bool {
         use nix::sys::statvfs::{FsFlags, statvfs};
         statvfs(&self.directory).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC))
+    }
+
+    /// Removes the stage of a sandbox whose supervisor died: for `delete`, which knows only the id.
+    ///
+    /// # Errors
+    /// What the file system answers.
+    pub fn discard(directory: &Path) -> Result<()> {
+        match std::fs::remove_dir_all(directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed.at("remove", directory.display()),
+        }
     }
 
     /// Removes all of it.
@@ -381,13 +441,18 @@ mod tests {
         std::os::unix::fs::symlink("usr/bin", host.join("bin")).unwrap();
         std::fs::write(host.join("file"), "").unwrap();
         let paths = [host.join("bin"), host.join("file"), host.join("missing")];
-        let stage = Stage::make(directory.path().join("stage"), &paths).unwrap();
+        let share = |inside: &str| Share { inside: inside.into(), outside: host.clone(), writable: false };
+        let shares = [share("/data/here")];
+        let stage = Stage::make(directory.path().join("stage"), &paths, &shares).unwrap();
         let at = |name: &str| stage.rootfs().join(host.strip_prefix("/").unwrap()).join(name);
         assert_eq!(std::fs::read_link(at("bin")).unwrap(), Path::new("usr/bin"));
         assert!(at("file").is_file() && !at("missing").exists());
+        assert!(stage.rootfs().join("data/here").is_dir());
+        let through = host.join("bin/x");
+        assert!(matches!(stage.mount_point(&through, true), Err(Error::Usage(_))), "never through a link");
         stage.put_into_box("main.sh", b"true", false).unwrap();
         assert!(stage.put_into_box("main.sh", b"x", false).is_err(), "never over something");
-        assert!(Stage::make(directory.path().join("stage"), &[]).is_err());
+        assert!(Stage::make(directory.path().join("stage"), &[], &[]).is_err());
         stage.remove().unwrap();
         assert!(!directory.path().join("stage").exists());
     }

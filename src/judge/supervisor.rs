@@ -37,8 +37,8 @@ const DYING: Duration = Duration::from_secs(5);
 /// How long what is left of the sandbox may take to go, and its streams to end.
 const DRAINING: Duration = Duration::from_secs(5);
 /// This many refused forks within [`PIDS_WINDOW`] are abuse.
-const PIDS_HITS: u64 = 500;
-const PIDS_WINDOW: Duration = Duration::from_millis(250);
+const PIDS_HITS: u64 = 2000;
+const PIDS_WINDOW: Duration = Duration::from_secs(5);
 /// cgroup v1 has no event for a refused fork (v2 has), so the count is looked at this often.
 const PIDS_CHECK: Duration = Duration::from_millis(100);
 

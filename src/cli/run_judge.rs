@@ -1,0 +1,115 @@
+//! `rustbox run` with judge options: a submission in, a verdict out.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::cgroup::Layout;
+use crate::cli::judge_args::JudgeArgs;
+use crate::cli::{Global, say, say_json};
+use crate::error::{At, Error, Result};
+use crate::judge::run::{self as judging, Judged, Request, Subject};
+
+/// Judges, prints, and gives the exit status: 0 OK, 1 another verdict about the program, 2 usage or invalid input, 3 an
+/// internal error, 4 refused.
+pub fn main(global: &Global, args: &JudgeArgs, bundle: &Path, id: Option<&str>) -> ExitCode {
+    let status = if global.dry_run { dry_run(args, bundle).map(|()| 0) } else { run(global, args, bundle, id) };
+    ExitCode::from(match status {
+        Ok(status) => u8::try_from(status).unwrap_or(3),
+        Err(error) => {
+            global.log().error(&error.to_string());
+            failure(&error)
+        }
+    })
+}
+
+fn run(global: &Global, args: &JudgeArgs, bundle: &Path, id: Option<&str>) -> Result<i32> {
+    let judged = judge(global, args, bundle, id)?;
+    print(args, &judged)?;
+    Ok(judged.judgement.run.status.exit_status())
+}
+
+/// The exit status of a run that came to no verdict.
+fn failure(error: &Error) -> u8 {
+    match error {
+        Error::Usage(_) | Error::Config { .. } | Error::State { .. } => 2,
+        Error::Refused(_) => 4,
+        Error::Context { source, .. } => failure(source),
+        // A file that the caller named.
+        Error::Sys { step: "open" | "open bundle" | "read" | "stat", .. } => 2,
+        _ => 3,
+    }
+}
+
+fn judge(global: &Global, args: &JudgeArgs, bundle: &Path, id: Option<&str>) -> Result<Judged> {
+    if let Some(wrong) = args.env.iter().find(|variable| !variable.contains('=') || variable.starts_with('=')) {
+        return Err(Error::Usage(format!("`--env {wrong}` is not K=V")));
+    }
+    let subject = args.subject(bundle)?;
+    let stdin = args.input()?;
+    // Opened before anything runs, so that a wrong name costs nothing.
+    for file in [&args.stdout, &args.stderr].into_iter().flatten() {
+        File::create(file).at("open", file.display())?;
+    }
+    let cancel = cancellation()?;
+    let root = global.open_root()?;
+    judging::judge(Request {
+        root: &root,
+        id: id.map_or_else(judging::fresh_id, str::to_owned),
+        subject,
+        limits: args.limits(),
+        env: args.env.clone(),
+        shares: args.dir.clone(),
+        stdin,
+        permissive: args.permissive,
+        systemd_cgroup: global.systemd_cgroup,
+        cancel: Some(&cancel),
+    })
+}
+
+/// SIGINT, SIGTERM and SIGHUP as a descriptor.
+fn cancellation() -> Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| mask.add(signal));
+    mask.thread_block().at("block", "signals")?;
+    SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).at("open", "a signalfd")
+}
+
+fn print(args: &JudgeArgs, judged: &Judged) -> Result<()> {
+    let write = |file: &Option<PathBuf>, bytes: &[u8]| match file {
+        Some(file) => std::fs::write(file, bytes).at("write", file.display()).map(|()| true),
+        None => Ok(false),
+    };
+    let stdout_written = write(&args.stdout, &judged.stdout)?;
+    let stderr_written = write(&args.stderr, &judged.stderr)?;
+    if args.json {
+        return say_json(&judged.judgement);
+    }
+    if !stdout_written {
+        std::io::stdout()
+            .write_all(&judged.stdout)
+            .and_then(|()| std::io::stdout().flush())
+            .at("write to", "stdout")?;
+    }
+    let mut stderr = std::io::stderr().lock();
+    let compiler = judged.judgement.compile.iter().flat_map(|step| [step.stdout.as_bytes(), step.stderr.as_bytes()]);
+    let program = if stderr_written { &[][..] } else { &judged.stderr[..] };
+    for bytes in compiler.chain([program, judged.judgement.summary().as_bytes(), b"\n"]) {
+        stderr.write_all(bytes).at("write to", "stderr")?;
+    }
+    Ok(())
+}
+
+/// `--dry-run run …`: the capability report; nothing is run.
+fn dry_run(args: &JudgeArgs, bundle: &Path) -> Result<()> {
+    let namespaces = match args.subject(bundle)? {
+        Subject::Bundle(bundle) => Some(judging::namespaces(&bundle.spec)),
+        _ => None,
+    };
+    let report = judging::report(namespaces, &Layout::probe()?);
+    if args.json { say_json(&report) } else { say(&report.table()) }
+}

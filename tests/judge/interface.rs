@@ -1,0 +1,399 @@
+//! The command line of a judged run: what goes in, what comes out, and which exit status.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::common::{Test, binary};
+use super::{assert_clean, fresh_id, rustbox_only};
+
+#[track_caller]
+fn run(test: &Test, args: &[&str]) -> super::common::Out {
+    let mut all = vec!["run"];
+    all.extend(args);
+    let id = fresh_id(test);
+    // The id stands before `--`.
+    let at = all.iter().position(|arg| *arg == "--").unwrap_or(all.len());
+    all.insert(at, &id);
+    let out = test.runtime(&all);
+    assert_clean(test);
+    out
+}
+
+#[test]
+fn the_json_has_exactly_the_documented_keys() {
+    rustbox_only!();
+    let test = Test::new();
+    let verdict = run(&test, &["--json", "--code", "echo hi"]).ok().json();
+    let keys: Vec<&str> = verdict.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(
+        keys,
+        [
+            "schema_version",
+            "id",
+            "language",
+            "status",
+            "cause",
+            "actor",
+            "exit_code",
+            "signal",
+            "cpu_time_ms",
+            "wall_time_ms",
+            "memory_peak_bytes",
+            "stdout",
+            "stderr",
+            "stdout_truncated",
+            "stderr_truncated",
+            "limits",
+            "controls",
+            "evidence",
+            "cleanup"
+        ]
+    );
+    assert_eq!(
+        (&verdict["schema_version"], &verdict["language"], &verdict["stdout"]),
+        (&1.into(), &"sh".into(), &"hi\n".into())
+    );
+    assert!(verdict["controls"].as_object().unwrap().values().all(|state| state == "enforced"), "{verdict:#}");
+    let compiled = run(&test, &["--json", "--language", "c", "--code", "int main(void) { return 0; }"]).ok().json();
+    assert_eq!(compiled["compile"]["status"], "OK");
+    assert!(compiled["compile"]["cpu_time_ms"].as_f64().unwrap() > 1.0);
+}
+
+#[test]
+fn the_schema_in_the_documentation_has_the_same_keys() {
+    rustbox_only!();
+    let test = Test::new();
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/verdict.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&text).unwrap();
+    for args in [
+        &["--json", "--language", "c", "--code", "int main(void) { return 1; }"][..],
+        &["--json", "--language", "c", "--code", "int main(void) {"],
+        &["--json", "--code", "printf '\\377'; kill -9 $$"],
+        &["--json", "--wall-time", "0.2", "--code", "sleep 5"],
+        &["--json", "--code", "mount -t tmpfs x /tmp"],
+        &["--json", "--", "/bin/true"],
+    ] {
+        check(&schema, &schema, &run(&test, args).json(), "$");
+    }
+}
+
+/// As much of JSON Schema as the document uses: type, enum, const, properties, required, additionalProperties, items, $ref,
+/// anyOf.
+#[track_caller]
+fn check(root: &Value, schema: &Value, value: &Value, at: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return check(root, root.pointer(&reference[1..]).unwrap(), value, at);
+    }
+    if let Some(options) = schema["anyOf"].as_array() {
+        let fits = |option: &Value| std::panic::catch_unwind(|| check(root, option, value, at)).is_ok();
+        assert!(options.iter().any(fits), "{at}: {value} fits nothing");
+    }
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let is = |wanted: &str| wanted == kind || (wanted == "number" && kind == "integer");
+    match &schema["type"] {
+        Value::String(wanted) => assert!(is(wanted), "{at}: {kind} is not {wanted}"),
+        Value::Array(wanted) => {
+            assert!(wanted.iter().any(|it| is(it.as_str().unwrap())), "{at}: {kind} is not in {wanted:?}")
+        }
+        _ => {}
+    }
+    if let Some(allowed) = schema["enum"].as_array() {
+        assert!(allowed.contains(value), "{at}: {value} is not in {allowed:?}");
+    }
+    if let (Some(items), Some(values)) = (schema.get("items"), value.as_array()) {
+        values.iter().enumerate().for_each(|(index, value)| check(root, items, value, &format!("{at}[{index}]")));
+    }
+    if let (Some(properties), Some(object)) = (schema["properties"].as_object(), value.as_object()) {
+        for key in schema["required"].as_array().into_iter().flatten() {
+            assert!(object.contains_key(key.as_str().unwrap()), "{at}: {key} is missing");
+        }
+        for (key, value) in object {
+            match properties.get(key) {
+                Some(schema) => check(root, schema, value, &format!("{at}.{key}")),
+                None => assert_ne!(schema["additionalProperties"], false, "{at}.{key} is not in the schema"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_person_gets_the_output_and_a_summary() {
+    rustbox_only!();
+    let test = Test::new();
+    let out = run(&test, &["--code", "echo out; echo err >&2; exit 3"]).code(1);
+    assert_eq!(out.stdout, "out\n");
+    assert!(out.stderr.starts_with("err\nRE: exited with a non-zero code\n    exit code 3, CPU "), "{out:#?}");
+    let out = run(&test, &["--language", "c", "--code", "int main(void) { return x; }"]).code(1);
+    assert!(out.stderr.contains("error:") && out.stderr.contains("CE: the compiler reported errors"), "{out:#?}");
+}
+
+#[test]
+fn sources_come_by_file_and_extension() {
+    rustbox_only!();
+    let test = Test::new();
+    for (name, text) in [
+        ("a.py", "print('yes')"),
+        ("a.sh", "echo yes"),
+        ("a.c", "#include <stdio.h>\nint main(void) { puts(\"yes\"); }"),
+        ("a.cc", "#include <cstdio>\nint main() { puts(\"yes\"); }"),
+    ] {
+        std::fs::write(test.path(name), text).unwrap();
+        assert_eq!(run(&test, &["--json", "--source", name]).ok().json()["stdout"], "yes\n");
+    }
+    std::fs::write(test.path("b.txt"), "echo yes").unwrap();
+    assert_eq!(run(&test, &["--json", "--source", "b.txt", "--language", "sh"]).ok().json()["stdout"], "yes\n");
+    run(&test, &["--source", "b.txt"]).code(2).says(&["b.txt", "--language"]);
+}
+
+#[test]
+fn input_is_a_sealed_copy_or_passed_on() {
+    rustbox_only!();
+    let test = Test::new();
+    std::fs::write(test.path("in"), "from a file").unwrap();
+    assert_eq!(run(&test, &["--json", "--stdin", "in", "--code", "cat"]).ok().json()["stdout"], "from a file");
+    // Writing to it, or to the file of the host, is impossible.
+    run(&test, &["--json", "--stdin", "in", "--code", "echo x > /dev/stdin || echo x > /proc/self/fd/0 || exit 7"]);
+    assert_eq!(std::fs::read_to_string(test.path("in")).unwrap(), "from a file");
+    let out = test.shell("head -c 300000 /dev/zero | \"$@\"", &["run", "--json", "--stdin", "-", "--code", "wc -c"]);
+    assert_eq!(out.ok().json()["stdout"], "300000\n");
+    let out = test.shell("yes | \"$@\"", &["run", "--json", "--stdin", "-", "--code", "head -n 1"]);
+    assert_eq!(out.ok().json()["stdout"], "y\n");
+    let out = test.shell("\"$@\" < in", &["run", "--json", "--stdin", "-", "--code", "cat"]);
+    assert_eq!(out.ok().json()["stdout"], "from a file");
+    assert_eq!(run(&test, &["--json", "--code", "wc -c"]).ok().json()["stdout"], "0\n", "no input by default");
+    assert_clean(&test);
+}
+
+#[test]
+fn output_goes_to_files_and_loses_nothing() {
+    rustbox_only!();
+    let test = Test::new();
+    let verdict = run(&test, &["--json", "--stdout", "o", "--stderr", "e", "--code", "printf 'a\\377b'; echo err >&2"])
+        .ok()
+        .json();
+    assert_eq!(std::fs::read(test.path("o")).unwrap(), b"a\xffb");
+    assert_eq!(std::fs::read(test.path("e")).unwrap(), b"err\n");
+    assert_eq!((&verdict["stdout"], &verdict["stdout_base64"]), (&"a\u{fffd}b".into(), &"Yf9i".into()));
+    assert!(verdict.get("stderr_base64").is_none());
+    let verdict = run(&test, &["--json", "--output", "4", "--code", "echo 123456"]).code(1).json();
+    assert_eq!((&verdict["stdout"], &verdict["stdout_truncated"]), (&"1234".into(), &true.into()));
+    assert_eq!(verdict["stderr_truncated"], false);
+}
+
+#[test]
+fn the_environment_is_the_bundles_and_the_callers_alone() {
+    rustbox_only!();
+    let test = Test::new();
+    let verdict = run(&test, &["--json", "--env", "A=b=c", "--code", "env | sort"]).ok().json();
+    let text = verdict["stdout"].as_str().unwrap();
+    assert!(text.contains("A=b=c\n") && !text.contains("RUSTBOX_TEST"), "{text}");
+}
+
+#[test]
+fn directories_are_shown_read_only_unless_asked() {
+    rustbox_only!();
+    let test = Test::new();
+    let shared = test.path("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o777)).unwrap();
+    std::fs::write(shared.join("data"), "42").unwrap();
+    let share = format!("/data={}", shared.display());
+    let verdict = run(
+        &test,
+        &["--json", "--dir", &share, "--code", "cat /data/data; touch /data/new 2>/dev/null && exit 1; exit 0"],
+    );
+    assert_eq!(verdict.ok().json()["stdout"], "42");
+    run(&test, &["--json", "--dir", &format!("{share}:rw"), "--code", "touch /data/new"]).ok();
+    assert!(shared.join("new").exists());
+}
+
+#[test]
+fn programs_of_the_host_and_bundles_are_judged_too() {
+    rustbox_only!();
+    let test = Test::new();
+    assert_eq!(run(&test, &["--json", "--", "/bin/echo", "a b", "--json"]).ok().json()["stdout"], "a b --json\n");
+    run(&test, &["--", "/bin/false"]).code(1);
+    let container = test.bundle(super::common::sh("echo bundle; while :; do :; done"));
+    let mut config: Value =
+        serde_json::from_str(&std::fs::read_to_string(container.bundle.join("config.json")).unwrap()).unwrap();
+    config["annotations"]["org.rustbox.limit.time"] = json!("0.2");
+    container.write_config(&config);
+    let bundle = container.bundle.to_str().unwrap();
+    let out = run(&test, &["--json", "--judge", "-b", bundle]).code(1);
+    let verdict = out.json();
+    assert_eq!((&verdict["status"], &verdict["stdout"]), (&"TLE".into(), &"bundle\n".into()), "{verdict:#}");
+    assert_eq!(verdict["limits"]["cpu_time_ms"], 200);
+    config["annotations"]["org.rustbox.limit.time"] = json!("soon");
+    container.write_config(&config);
+    run(&test, &["--judge", "-b", bundle]).code(2).says(&["$.annotations['org.rustbox.limit.time']"]);
+}
+
+#[test]
+fn bad_input_is_status_2_and_runs_nothing() {
+    rustbox_only!();
+    let test = Test::new();
+    for (args, words) in [
+        (&["--code", "true", "--language", "cobol"][..], &["cobol"][..]),
+        (&["--time", "1"], &["--code", "--source"]),
+        (&["--code", "true", "--time", "x"], &["--time", "`x`"]),
+        (&["--code", "true", "--time", "0"], &["--time"]),
+        (&["--code", "true", "--memory", "1"], &["--memory"]),
+        (&["--code", "true", "--memory", "1Q"], &["1Q"]),
+        (&["--code", "true", "--env", "novalue"], &["novalue"]),
+        (&["--code", "true", "--dir", "relative"], &["relative"]),
+        (&["--code", "true", "--dir", "/x=/nowhere"], &["/nowhere"]),
+        (&["--code", "true", "--dir", "/bin/x=/tmp"], &["/bin/x"]),
+        (&["--code", "true", "--stdin", "/nowhere"], &["/nowhere", "No such file"]),
+        (&["--code", "true", "--stdout", "/nowhere/x"], &["/nowhere/x"]),
+        (&["--source", "/nowhere.py"], &["/nowhere.py"]),
+        (&["--source", "/dev/null", "--language", "sh"], &["/dev/null", "regular"]),
+        (&["--code", "true", "--source", "x.sh"], &["--source"]),
+        (&["--judge", "-b", "/nowhere"], &["/nowhere"]),
+        (&["--", "/no/such/program"], &["/no/such/program", "No such file"]),
+        (&["--", "no-such-program"], &["no-such-program"]),
+        (&["--", "/etc/passwd"], &["/etc/passwd"]),
+    ] {
+        run(&test, args).fails().code(2).says(words);
+    }
+    test.runtime(&["run", "--code", "true", "../x"]).fails().code(2);
+    assert_clean(&test);
+}
+
+#[test]
+fn an_id_in_use_is_refused_and_its_owner_goes_on() {
+    rustbox_only!();
+    let test = Test::new();
+    let id = fresh_id(&test);
+    let mut command = std::process::Command::new(binary());
+    command.arg("--root").arg(&test.root).args(["run", "--json", "--code", "sleep 1.5; echo done", &id]);
+    let first = test.spawn(command, std::process::Stdio::null());
+    super::common::until("the sandbox", || test.root.join(&id).join("init").exists());
+    test.runtime(&["run", "--code", "true", &id]).fails().code(2).says(&[&id]);
+    assert_eq!(first.wait().ok().json()["stdout"], "done\n");
+    assert_clean(&test);
+}
+
+#[test]
+fn a_cancelled_run_is_an_internal_error_with_its_provisional_verdict() {
+    rustbox_only!();
+    let test = Test::new();
+    for signal in [15, 2, 1] {
+        let id = fresh_id(&test);
+        let mut command = std::process::Command::new(binary());
+        command.arg("--root").arg(&test.root).args(["run", "--json", "--wall-time", "15", "--code", "sleep 14", &id]);
+        let running = test.spawn(command, std::process::Stdio::null());
+        super::common::until("the sandbox", || test.root.join(&id).join("init").exists());
+        std::thread::sleep(Duration::from_millis(50));
+        running.signal(signal);
+        let out = running.wait().code(3);
+        let verdict = out.json();
+        assert_eq!(
+            (&verdict["cause"], &verdict["provisional"]["status"]),
+            (&"ie_cancelled".into(), &"SIG".into()),
+            "{verdict:#}"
+        );
+        assert_clean(&test);
+    }
+}
+
+#[test]
+fn nothing_survives_a_supervisor_that_is_killed() {
+    rustbox_only!();
+    let test = Test::new();
+    let id = fresh_id(&test);
+    let mut command = std::process::Command::new(binary());
+    let code = "trap '' HUP TERM; setsid sleep 15 & sleep 15";
+    command.arg("--root").arg(&test.root).args(["run", "--wall-time", "15", "--code", code, &id]);
+    let running = test.spawn(command, std::process::Stdio::null());
+    super::common::until("the sandbox", || test.root.join(&id).join("init").exists());
+    std::thread::sleep(Duration::from_millis(100));
+    let children =
+        || std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.pid())).unwrap_or_default();
+    let init: i32 = children().split_whitespace().next().unwrap().parse().unwrap();
+    running.signal(9);
+    let start = Instant::now();
+    super::common::until("the end of init", || !std::path::Path::new(&format!("/proc/{init}/exe")).exists());
+    assert!(start.elapsed() < Duration::from_secs(2));
+    let _ = running.wait();
+    // The record is still there, and by it the leftovers are found and removed.
+    test.runtime(&["delete", "--force", &id]).ok();
+    assert_clean(&test);
+}
+
+#[test]
+fn concurrent_sandboxes_have_host_ids_of_their_own() {
+    rustbox_only!();
+    let test = Test::new();
+    let start = |n: u32| {
+        let mut command = std::process::Command::new(binary());
+        let code = format!("sleep 0.5; cat /proc/self/uid_map; exit {n}");
+        command.arg("--root").arg(&test.root).args(["run", "--json", "--code", &code, &fresh_id(&test)]);
+        test.spawn(command, std::process::Stdio::null())
+    };
+    let running: Vec<_> = (1..=6).map(start).collect();
+    let mut maps = Vec::new();
+    for (n, running) in running.into_iter().enumerate() {
+        let verdict = running.wait().code(1).json();
+        assert_eq!(verdict["exit_code"], n + 1);
+        let map = verdict["stdout"].as_str().unwrap().split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
+        assert!(map >= 0x7000_0000, "{map}");
+        maps.push(map);
+    }
+    maps.sort_unstable();
+    maps.dedup();
+    assert_eq!(maps.len(), 6);
+    assert_clean(&test);
+}
+
+#[test]
+fn a_dry_run_reports_and_runs_nothing() {
+    rustbox_only!();
+    let test = Test::new();
+    let out = test.runtime(&["--dry-run", "run", "--json", "--code", "touch /tmp/never"]).ok();
+    let report = out.json();
+    assert!(report["missing"].as_array().unwrap().is_empty(), "{report:#}");
+    for name in ["memory", "pids", "cpuacct", "user_namespace", "seccomp", "pidfd"] {
+        let control = report["controls"].as_array().unwrap().iter().find(|control| control["name"] == name).unwrap();
+        assert_eq!((&control["configured"], &control["available"]), (&true.into(), &true.into()));
+    }
+    let table = test.runtime(&["--dry-run", "run", "--code", "true"]).ok();
+    assert!(table.stdout.contains("CONTROL") && table.stdout.contains("user_namespace"), "{table:#?}");
+    assert!(!test.root.exists(), "nothing is made");
+}
+
+#[test]
+fn a_missing_control_refuses_unless_permitted() {
+    rustbox_only!();
+    let test = Test::new();
+    // Without a pids hierarchy in sight.
+    let hide = "unshare -m sh -c 'umount /sys/fs/cgroup/pids && exec \"$@\"' sh \"$@\"";
+    if !std::path::Path::new("/sys/fs/cgroup/pids").exists() {
+        super::common::skip!("no pids hierarchy of cgroup v1 to be hidden");
+    }
+    test.shell(hide, &["run", "--code", "true"]).code(4).says(&["pids", "--permissive"]);
+    let verdict = test.shell(hide, &["run", "--json", "--permissive", "--code", "true"]).ok().json();
+    assert_eq!(verdict["controls"]["pids"], "degraded");
+    assert_eq!(verdict["evidence"]["control_degraded"], json!(["pids"]));
+    assert_clean(&test);
+}
+
+#[test]
+fn a_flood_through_a_slow_reader_still_ends() {
+    rustbox_only!();
+    let test = Test::new();
+    let mut input = std::fs::File::create(test.path("big")).unwrap();
+    input.write_all(&vec![b'x'; 3 << 20]).unwrap();
+    let verdict = run(&test, &["--json", "--stdin", "big", "--code", "cat; cat >&2 < /dev/zero & sleep 0.1; exit 0"]);
+    assert_eq!(verdict.json()["evidence"]["streams"]["stdout_bytes"], 3 << 20);
+}
