@@ -7,7 +7,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 
 use crate::cli::Global;
 use crate::container::create::{self, Options};
-use crate::error::{At, Result};
+use crate::error::{At, Error, Result};
 use crate::spec;
 
 /// Options of `create` and `run` alike.
@@ -45,6 +45,17 @@ pub struct Args {
 }
 
 impl BundleArgs {
+    /// Loads the bundle.
+    ///
+    /// # Errors
+    /// What is wrong with it; a fault in the configuration names the file besides the JSON path.
+    pub fn load(&self) -> Result<spec::Bundle> {
+        spec::load(&self.bundle).map_err(|error| match error {
+            Error::Config { .. } => Error::Context { context: "config.json".to_owned(), source: Box::new(error) },
+            error => error,
+        })
+    }
+
     /// The options in the library's terms.
     ///
     /// # Errors
@@ -81,7 +92,7 @@ pub fn connect_to(path: &PathBuf) -> Result<OwnedFd> {
 /// What is wrong with the bundle, or refused by the kernel.
 pub fn main(global: &Global, args: Args) -> Result<()> {
     spec::validate_id(&args.id)?;
-    let bundle = spec::load(&args.bundle.bundle)?;
+    let bundle = args.bundle.load()?;
     super::exe::protect(&bundle.spec)?;
     let log = global.log();
     let mut warn = |text: String| log.warn(&text);

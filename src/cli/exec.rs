@@ -81,6 +81,9 @@ pub fn main(global: &Global, args: Args) -> ExitCode {
 }
 
 fn run(global: &Global, args: &Args) -> Result<u8> {
+    if args.command.is_empty() && args.process.is_none() {
+        return Err(Error::Usage("exec needs a COMMAND, or --process FILE".to_owned()));
+    }
     let root = global.open_root()?;
     let spec = configuration(&root, &args.id)?;
     let process = args.document(&spec)?;
@@ -108,9 +111,6 @@ impl Args {
                 return Err(Error::Usage("exec takes a COMMAND or --process, not both".to_owned()));
             }
             return spec::load_process(path);
-        }
-        if self.command.is_empty() {
-            return Err(Error::Usage("exec needs a COMMAND, or --process FILE".to_owned()));
         }
         let mut process = spec.process().clone().unwrap_or_default();
         process.set_args(Some(self.command.clone()));

@@ -51,6 +51,20 @@ impl Log<'_> {
         }
     }
 
+    /// Whether the log can be written to: a command whose log is lost does not begin.
+    ///
+    /// # Errors
+    /// As `open(2)`, with the path.
+    pub fn open(&self) -> crate::Result<()> {
+        use crate::error::At;
+        match self.file {
+            Some(path) => {
+                File::options().append(true).create(true).open(path).at("open the log", path.display()).map(drop)
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Sets up the subscriber once; false where there is no file to write to.
     fn set_up(&self) -> bool {
         static ONCE: Once = Once::new();

@@ -11,12 +11,14 @@ pub mod kill;
 pub mod list;
 pub mod log;
 pub mod manual;
+pub mod pause;
 pub mod ps;
 pub mod run;
 pub mod run_judge;
 pub mod spec;
 pub mod start;
 pub mod state;
+pub mod update;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -30,7 +32,7 @@ pub use global::Global;
 /// The version of the runtime specification that this program implements.
 pub const SPEC_VERSION: &str = "1.3.0";
 
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
 
 /// An OCI container runtime that can judge what it runs.
 ///
@@ -68,6 +70,12 @@ pub enum Command {
     List(list::Args),
     /// List the processes of a container
     Ps(ps::Args),
+    /// Freeze the processes of a container
+    Pause(pause::Args),
+    /// Thaw the processes of a paused container
+    Resume(pause::Args),
+    /// Change the resource limits of a container
+    Update(update::Args),
     /// Write a config.json to start from
     Spec(spec::Args),
     /// Print what this runtime can do
@@ -92,6 +100,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let Cli { global, command } = cli;
+    if let Err(error) = global.log().open() {
+        eprintln!("rustbox: {error}");
+        return ExitCode::FAILURE;
+    }
+    global.log().debug(&format!("command: {command:?}"));
     let done = match command {
         Command::Create(args) => create::main(&global, args),
         Command::Start(args) => start::main(&global, &args),
@@ -102,6 +115,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Exec(args) => return exec::main(&global, *args),
         Command::List(args) => list::main(&global, &args),
         Command::Ps(args) => ps::main(&global, &args),
+        Command::Pause(args) => pause::main(&global, &args, true),
+        Command::Resume(args) => pause::main(&global, &args, false),
+        Command::Update(args) => update::main(&global, &args),
         Command::Spec(args) => spec::main(&global, &args),
         Command::Features(_) => features::main(),
         Command::Man(args) => manual::man(&args),

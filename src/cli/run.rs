@@ -46,7 +46,7 @@ pub fn main(global: &Global, args: Args) -> ExitCode {
 fn container(global: &Global, args: &Args) -> Result<u8> {
     let id = args.id.as_deref().ok_or_else(|| Error::Usage("run needs the ID of the container".to_owned()))?;
     spec::validate_id(id)?;
-    let bundle = spec::load(&args.bundle.bundle)?;
+    let bundle = args.bundle.load()?;
     super::exe::protect(&bundle.spec)?;
     let log = global.log();
     let mut warn = |text: String| log.warn(&text);

@@ -178,8 +178,15 @@ impl<'a> Plan<'a> {
             },
         )?;
         let process = spec.process().as_ref().ok_or_else(|| Error::config("$.process", "is missing"))?;
-        let setting =
-            Setting { user_namespace, preserve_fds: options.preserve_fds, own_stdio: true, ..Setting::default() };
+        let listen_fds = listen_fds();
+        let setting = Setting {
+            user_namespace,
+            have: if user_namespace { None } else { Some(crate::init::process::capabilities::permitted()?) },
+            preserve_fds: options.preserve_fds + listen_fds,
+            listen_fds,
+            own_stdio: true,
+            ..Setting::default()
+        };
         let process = ProcessPlan::new(process, linux, &setting)?;
         process.check_host()?;
         let seccomp = match linux.and_then(|linux| linux.seccomp().as_ref()) {
@@ -222,6 +229,11 @@ impl<'a> Plan<'a> {
         let early = |error| Box::new(Failed { error, init: None, hooks_ran: false });
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let cgroup = self.record.cgroup.create(resources).map_err(early)?;
+        if *cgroup.plan() != self.record.cgroup {
+            // Some of it was there before: that is not the container's to kill or remove, also after a crash.
+            self.record.cgroup = cgroup.plan().clone();
+            directory.rewrite(&self.record).map_err(early)?;
+        }
         let entry = cgroup.entry().map_err(early)?;
         let payload = self.options.judge.as_ref().map(|_| cgroup.payload_entry()).transpose().map_err(early)?;
         let gate = self.gate(directory).map_err(early)?;
@@ -278,7 +290,9 @@ impl<'a> Plan<'a> {
         let new_time = namespaces.new & libc::CLONE_NEWTIME != 0;
         let in_user_namespace = namespaces.new & libc::CLONE_NEWUSER != 0;
         let offsets = time_offsets.as_deref().unwrap_or("");
-        let write_offsets = || crate::init::time_offsets::write(procfs, offsets);
+        let write_offsets = || {
+            if offsets.is_empty() { Ok(()) } else { crate::init::time_offsets::write(procfs, offsets) }
+        };
         let stage_offsets: Option<&dyn Fn() -> Result<()>> =
             if new_time && !in_user_namespace { Some(&write_offsets) } else { None };
         let staged = namespaces.needs_stage() || stage_offsets.is_some();
@@ -407,6 +421,15 @@ impl Created {
             Some(Message::Failed(errno, text)) => Err(Error::Init { errno, text }),
             Some(other) => Err(Error::Other(format!("init said {other:?} instead of executing the program"))),
         }
+    }
+}
+
+/// How many sockets the caller passes by the protocol of sd_listen_fds(3).
+fn listen_fds() -> u32 {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    match (number("LISTEN_FDS"), number("LISTEN_PID")) {
+        (Some(count), Some(pid)) if pid == std::process::id() => count,
+        _ => 0,
     }
 }
 

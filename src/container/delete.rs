@@ -30,6 +30,11 @@ pub fn delete(root: &Root, id: &str, force: bool) -> Result<Option<Deleted>> {
     if !force && matches!(now, Status::Running | Status::Paused | Status::Creating) {
         return Err(Error::state(id, format!("cannot be deleted: it is {now}; use --force, or kill it first")));
     }
+    if let (Status::Paused, Some(live)) = (now, &live) {
+        // A frozen process dies when it is thawed.
+        let _ = crate::sys::process::pidfd_send_signal(live.pidfd.as_fd(), libc::SIGKILL);
+        record.cgroup.open().thaw()?;
+    }
     let mut pidfd = live.map(|live| live.pidfd);
     if pidfd.is_none()
         && let Some(init) = read_init(directory.fd(), id)?

@@ -1,6 +1,6 @@
 //! `start`: opens the gate of a created container.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -53,17 +53,19 @@ pub fn poststart(record: &Record, pid: libc::pid_t) -> Vec<Error> {
 
 /// Reads until init's end closes: by a successful exec with nothing said, else after words of failure.
 fn hear(answer: &OwnedFd) -> crate::sys::Result<Vec<u8>> {
-    let mut poll_fd = [PollFd::new(answer.as_fd(), PollFlags::POLLIN)];
+    let mut words = Vec::new();
+    let mut buffer = [0u8; 4096];
     loop {
+        let mut poll_fd = [PollFd::new(answer.as_fd(), PollFlags::POLLIN)];
         match poll(&mut poll_fd, PollTimeout::NONE) {
-            Err(Errno::EINTR) => {}
+            Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
-            Ok(_) => break,
         }
-    }
-    match path::read_all(answer.as_fd(), 64 << 10) {
-        // The words come in one piece, and their writer is about to end.
-        Err(Errno::EAGAIN) => Ok(Vec::new()),
-        other => other,
+        match nix::unistd::read(answer.as_raw_fd(), &mut buffer) {
+            Ok(0) => return Ok(words),
+            Ok(n) => words.extend_from_slice(&buffer[..n]),
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
     }
 }

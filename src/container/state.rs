@@ -294,6 +294,17 @@ impl Directory {
         read_spec(self.fd(), &self.id)
     }
 
+    /// Replaces the record, whole or not at all.
+    ///
+    /// # Errors
+    /// As `write(2)` and `rename(2)`.
+    pub fn rewrite(&self, record: &Record) -> Result<()> {
+        let json = serde_json::to_vec(record)
+            .map_err(|error| Error::Other(format!("serialise the state of `{}`: {error}", record.id)))?;
+        write_new(self.fd(), c"state.json.new", &json).at("write", self.path.join("state.json.new").display())?;
+        path::rename(self.fd(), c"state.json.new", c"state.json").at("replace", self.path.join("state.json").display())
+    }
+
     /// Records the container's first process: from now on it is created.
     ///
     /// # Errors
@@ -451,7 +462,7 @@ fn write_new(dir: BorrowedFd<'_>, name: &std::ffi::CStr, content: &[u8]) -> sys:
 /// Removes the files of a container's directory, the record last: a crash in between leaves a
 /// directory that still says what it is.
 fn remove_files(dir: BorrowedFd<'_>) {
-    for name in [c"gate", c"answer", c"init", c"config.json", c"state.json"] {
+    for name in [c"gate", c"answer", c"init", c"config.json", c"state.json.new", c"state.json"] {
         let _ = path::unlinkat(dir, name, 0);
     }
 }

@@ -141,7 +141,9 @@ impl Init<'_> {
         }
         if let Some(offsets) = self.time_offsets {
             calls::unshare(libc::CLONE_NEWTIME).at("unshare", "the time namespace")?;
-            time_offsets::write(self.procfs, offsets)?;
+            if !offsets.is_empty() {
+                time_offsets::write(self.procfs, offsets)?;
+            }
         }
         self.take_stdio()?;
         calls::setsid().at("start", "a new session")?;

@@ -128,6 +128,16 @@ pub fn rename_noreplace(dir: BorrowedFd<'_>, old: &CStr, new: &CStr) -> Result<(
     check(done.into()).map(drop)
 }
 
+/// `renameat(2)` within one directory.
+///
+/// # Errors
+/// As `renameat(2)`.
+pub fn rename(dir: BorrowedFd<'_>, old: &CStr, new: &CStr) -> Result<()> {
+    // SAFETY: a valid descriptor and NUL-terminated strings that outlive the call.
+    let done = unsafe { libc::renameat(dir.as_raw_fd(), old.as_ptr(), dir.as_raw_fd(), new.as_ptr()) };
+    check(done.into()).map(drop)
+}
+
 /// `fstat(2)`.
 ///
 /// # Errors

@@ -31,7 +31,7 @@ impl<'a> Namespaces<'a> {
             };
             let kind = namespace.typ();
             if list[..index].iter().any(|other| other.typ() == kind) {
-                return refuse("type", "is given twice");
+                return refuse("type", &format!("`{kind}` is given twice"));
             }
             let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
             if let Some(path) = path {

@@ -34,7 +34,7 @@ pub fn validate_process(process: &Process, at: &str, host: &Host) -> Result<()> 
             return refuse(&format!("rlimits[{index}].type"), format!("`{}` is given twice", limit.typ()));
         }
         if limit.soft() > limit.hard() {
-            let why = format!("{} is above the hard limit {}", limit.soft(), limit.hard());
+            let why = format!("{} of {} is above the hard limit {}", limit.soft(), limit.typ(), limit.hard());
             return refuse(&format!("rlimits[{index}].soft"), why);
         }
     }
