@@ -29,14 +29,20 @@ def run(argv, **options):
 
 
 def spawn(argv):
-    """Runs a silent command and returns its wall time. posix_spawn: no copy of this interpreter is made."""
-    null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", flags, 0) for fd, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY))]
-    begin = time.perf_counter()
-    pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=null)
-    _, status = os.waitpid(pid, 0)
-    taken = (time.perf_counter() - begin) * 1e3
-    if status != 0:
-        raise Broken(f"{' '.join(argv)}: wait status {status:#x}")
+    """
+    Runs a command and returns its wall time. posix_spawn: no copy of this interpreter is made. What it says goes to
+    a file, for the message when it fails; not to a pipe, which a container would keep open.
+    """
+    with tempfile.NamedTemporaryFile() as said:
+        files = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+                 (os.POSIX_SPAWN_DUP2, said.fileno(), 2)]
+        begin = time.perf_counter()
+        pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=files)
+        _, status = os.waitpid(pid, 0)
+        taken = (time.perf_counter() - begin) * 1e3
+        if status != 0:
+            message = said.read().decode(errors="replace").strip()
+            raise Broken(f"{' '.join(argv)}: wait status {status:#x}: {message}")
     return taken
 
 
