@@ -272,8 +272,14 @@ fn exec_errors_are_precise() {
     let at = |name: &str| path.join(name).to_str().unwrap().to_owned();
     let in_path = json!([format!("PATH={}", path.display())]);
     let cases = [
-        (json!({"args": ["foo"]}), "exec: `foo`: executable file not found in $PATH".to_owned()),
-        (json!({"args": ["dir"], "env": in_path}), "exec: `dir`: executable file not found in $PATH".into()),
+        (
+            json!({"args": ["foo"]}),
+            "exec: `foo`: executable file not found in $PATH: No such file or directory".to_owned(),
+        ),
+        (
+            json!({"args": ["dir"], "env": in_path}),
+            "exec: `dir`: executable file not found in $PATH: No such file or directory".into(),
+        ),
         (json!({"args": ["noexec"], "env": in_path}), format!("exec `{}`: Permission denied", at("noexec"))),
         (json!({"args": [at("none")]}), format!("exec `{}`: No such file or directory", at("none"))),
         (json!({"args": [at("noexec")]}), format!("exec `{}`: Permission denied", at("noexec"))),

@@ -80,10 +80,14 @@ pub fn release(
             left.push(error.to_string());
         }
     }
-    if let Err(error) = cgroup.remove(deadline.saturating_duration_since(Instant::now())) {
+    let removed = cgroup.remove(deadline.saturating_duration_since(Instant::now()));
+    let remaining = cgroup.remaining();
+    // What counts is what is there: a read-only hierarchy refuses to remove what was never made.
+    if let Err(error) = removed
+        && !remaining.is_empty()
+    {
         left.push(error.to_string());
     }
-    let remaining = cgroup.remaining();
     left.extend(remaining.iter().map(|path| format!("cgroup `{}`", path.display())));
     if let Some(group) = &record.resctrl
         && let Err(error) = std::fs::remove_dir(group)

@@ -241,7 +241,8 @@ impl<'a> Plan<'a> {
 
         let hooks = spec.hooks().as_ref();
         let creator_hooks = hooks.is_some_and(has_creator_hooks);
-        let child = self.clone_init(spec, (&entry, payload.as_ref()), gate, &channel, line, creator_hooks).map_err(early)?;
+        let child =
+            self.clone_init(spec, (&entry, payload.as_ref()), gate, &channel, line, creator_hooks).map_err(early)?;
         let conversation = Conversation { channel: &channel, child: &child.pidfd };
 
         let mut hooks_ran = false;

@@ -139,6 +139,9 @@ impl Conversation<'_> {
 
     fn ended(&self) -> Error {
         match process::wait_end(self.child.as_fd(), 1000).and_then(|_| process::wait_pidfd(self.child.as_fd(), false)) {
+            Ok(Some(process::Ended::Signaled(libc::SIGKILL, _))) => Error::Other(
+                "the container's first process was killed while it was set up: is the memory limit too low?".to_owned(),
+            ),
             Ok(Some(ended)) => Error::Other(format!("the container's first process has ended unexpectedly: {ended:?}")),
             _ => Error::Other("the container's first process has closed its line unexpectedly".to_owned()),
         }

@@ -45,9 +45,10 @@ impl ProcessPlan {
         }
         Err(match refusal {
             Some(candidate) => failed(&candidate, Errno::EACCES),
-            None => {
-                Error::Other(format!("exec: `{}`: executable file not found in $PATH", self.argv[0].to_string_lossy()))
-            }
+            None => Error::Other(format!(
+                "exec: `{}`: executable file not found in $PATH: No such file or directory",
+                self.argv[0].to_string_lossy()
+            )),
         })
     }
 

@@ -31,7 +31,9 @@ impl<'a> Namespaces<'a> {
             };
             let kind = namespace.typ();
             if list[..index].iter().any(|other| other.typ() == kind) {
-                return refuse("type", &format!("`{kind}` is given twice"));
+                // The types' own words: `Display` has the names of /proc/<pid>/ns.
+                let name = serde_json::to_value(kind).unwrap_or_default();
+                return refuse("type", &format!("{name} is given twice"));
             }
             let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
             if let Some(path) = path {
