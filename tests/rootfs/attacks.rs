@@ -176,7 +176,7 @@ fn root_through_link() -> Outcome {
 
 fn missing_root() -> Outcome {
     let why = Sandbox::new().set("/root/path", json!("nowhere")).refusal()?;
-    ensure(why.starts_with("$.root.path: ") && why.ends_with("does not exist"), why)
+    ensure(why.starts_with("$.root.path: ") && why.ends_with("No such file or directory"), why)
 }
 
 fn file_root() -> Outcome {

@@ -299,7 +299,9 @@ fn open_rootfs(path: &Path) -> Result<OwnedFd> {
             "$.root.path",
             format!("`{}` is a symbolic link, or reached through one", path.display()),
         )),
-        Err(Errno::ENOENT) => Err(Error::config("$.root.path", format!("`{}`: No such file or directory", path.display()))),
+        Err(Errno::ENOENT) => {
+            Err(Error::config("$.root.path", format!("`{}`: No such file or directory", path.display())))
+        }
         Err(Errno::ENOTDIR) => Err(Error::config("$.root.path", format!("`{}` is not a directory", path.display()))),
         done => done.at("open root.path", path.display()),
     }

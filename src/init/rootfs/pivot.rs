@@ -38,14 +38,20 @@ impl Entry {
 
 /// The old root ends up on top of the new one, at the same place, so no directory is needed to put it in.
 fn pivot(shares: bool) -> Result<()> {
+    let old = match shares {
+        true => Some(crate::sys::path::open("/", libc::O_PATH | libc::O_DIRECTORY).at("open", "the old root")?),
+        false => None,
+    };
     match pivot_root_here() {
         Err(Errno::EINVAL) => {
             return Err(Error::sys("pivot_root (is the host's root an initramfs? see --no-pivot)", ".", Errno::EINVAL));
         }
         done => done.at("pivot_root", ".")?,
     }
-    if shares {
-        // The unmount below must not propagate to the host.
+    if let Some(old) = old {
+        // The unmount below must not propagate to the host. By its handle: `.` is still the new root, which the
+        // old one only covers.
+        nix::unistd::fchdir(std::os::fd::AsRawFd::as_raw_fd(&old)).at("chdir", "the old root")?;
         mount(None, c".", None, MS_SLAVE | MS_REC, None).at("set propagation of", "the old root")?;
     }
     umount2(c".", MNT_DETACH).at("unmount", "the old root")?;
