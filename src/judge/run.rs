@@ -37,16 +37,13 @@ use crate::spec::Bundle;
 /// The largest source file.
 const MAX_SOURCE: u64 = 64 << 20;
 
-/// Where the stages of judged sandboxes are, below the state root.
-const STAGES: &str = ".judge";
-
 /// Drops what a judged run keeps outside its container, the stage and the leased ids: for `delete`, after its proof, where
 /// the supervisor could not.
 ///
 /// # Errors
 /// What the file system answers.
 pub fn discard(root: &Root, id: &str) -> Result<()> {
-    let stage = root.path().join(STAGES).join(id);
+    let stage = Stage::place(root.path(), id);
     if !stage.exists() {
         return Ok(());
     }
@@ -364,21 +361,14 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let root = self.root.path().to_owned();
-        let alive = |owner: &str| root.join(owner).exists() || root.join(STAGES).join(owner).exists();
+        let alive = |owner: &str| root.join(owner).exists() || Stage::place(&root, owner).exists();
         self.lease = Some(Lease::take(self.root.path(), &self.id, alive)?);
         Ok(())
     }
 
     fn stage(&self, extra: &[PathBuf]) -> Result<Stage> {
-        let parent = self.root.path().join(STAGES);
-        match std::fs::create_dir(&parent) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(error).at("make", parent.display());
-            }
-            _ => {}
-        }
         let paths: Vec<PathBuf> = self.base.paths.iter().chain(extra).cloned().collect();
-        Stage::make(parent.join(&self.id), &paths, &self.shares)
+        Stage::make(self.root.path(), &self.id, &paths, &self.shares)
     }
 
     fn configure(
@@ -400,7 +390,8 @@ impl<'a> Run<'a> {
                 env: &self.env,
                 shares: &self.shares,
                 args,
-                copy_box: stage.forbids_exec(),
+                rootfs: stage.rootfs(),
+                box_mount: stage.box_mount(),
                 resources: self.resources(),
             },
         )

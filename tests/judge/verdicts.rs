@@ -120,6 +120,8 @@ cases! {
         "import socket\nassert [n for _, n in socket.if_nameindex()] == ['lo']\ns = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())", [] => OK;
     nothing_but_its_own_places_is_writable: "sh",
         "for d in / /box /usr /etc /dev; do touch $d/x 2>/dev/null && exit 1; done; touch /work/x /tmp/x", [] => OK;
+    python_makes_processes_and_locks: "python",
+        "import multiprocessing as m\nif __name__ == '__main__':\n  with m.Pool(2) as p: assert p.map(abs, [-1, -2]) == [1, 2]", [] => OK;
     its_own_binary_runs_from_tmp: "sh", "cp /bin/true /tmp/t && /tmp/t", [] => OK;
 
     // ---- CE
