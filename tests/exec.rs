@@ -1,0 +1,395 @@
+//! `exec`: one more process in a running container, with the container's namespaces, cgroups and restrictions.
+
+mod common;
+
+use std::fs;
+
+use common::*;
+use serde_json::Value;
+
+fn idle() -> Spec {
+    spec().args(&["sleep", "1000"])
+}
+
+/// A process document like the default configuration's.
+fn process(args: &[&str]) -> Value {
+    spec().args(args).0["process"].clone()
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// command line
+
+#[test]
+fn exec_returns_the_exit_status_of_the_process() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    for code in [0, 1, 42, 126, 127, 255] {
+        c.exec(&["sh", "-c", &format!("exit {code}")]).code(code);
+    }
+    c.exec(&["sh", "-c", "kill -9 $$"]).code(137);
+    c.exec(&["sh", "-c", "kill -TERM $$"]).code(143);
+    assert_eq!(c.status(), "running");
+    c.kill_and_delete();
+    t.assert_nothing_left();
+}
+
+#[test]
+fn exec_passes_options_after_the_id_to_the_program() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    assert_eq!(c.exec(&["echo", "-n", "--help", "--user"]).ok().stdout, "--help --user");
+    assert_eq!(c.exec(&["sh", "-c", "echo $#", "--", "-t", "-d"]).ok().line(), "2");
+}
+
+#[test]
+fn exec_connects_stdin_stdout_and_stderr() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    fs::write(t.path("input"), "to the process\n").unwrap();
+    let out = t.shell("exec \"$@\" < input", &["exec", &c.id, "sh", "-c", "cat; echo problem >&2"]).ok();
+    assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("to the process\n", "problem\n"));
+}
+
+#[test]
+fn exec_inherits_the_containers_user_environment_and_cwd() {
+    let t = Test::new();
+    let c = t.bundle(
+        idle()
+            .env("FROM=container")
+            .patch(json!({"process": {"cwd": "/etc", "user": {"uid": 1000, "gid": 1001, "additionalGids": [5]}}})),
+    );
+    c.up();
+    assert_eq!(
+        c.exec(&["sh", "-c", "id -u; id -g; id -G; pwd; echo $FROM"]).ok().stdout,
+        "1000\n1001\n1001 5\n/etc\ncontainer\n"
+    );
+}
+
+#[test]
+fn exec_user_cwd_and_env_override() {
+    let t = Test::new();
+    let c = t.bundle(idle().env("KEEP=kept").env("CHANGE=old"));
+    c.up();
+    let out = c.exec_with(
+        &["--user", "1234:4321", "--cwd", "/tmp", "--env", "CHANGE=new", "--env", "ADD=added"],
+        &["sh", "-c", "id -u; id -g; pwd; echo $KEEP $CHANGE $ADD"],
+    );
+    assert_eq!(out.ok().stdout, "1234\n4321\n/tmp\nkept new added\n");
+    assert_eq!(c.exec_with(&["--user", "77"], &["id", "-u"]).ok().line(), "77");
+    assert_eq!(
+        c.exec_with(&["-u", "5:6", "-e", "A=1"], &["sh", "-c", "id -u; id -g; echo $A"]).ok().stdout,
+        "5\n6\n1\n"
+    );
+}
+
+#[test]
+fn exec_additional_gids_are_set() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    not_under!(Crun, "has no such option");
+    let out =
+        c.exec_with(&["--user", "1000:1000", "--additional-gids", "100", "--additional-gids", "65534"], &["id", "-G"]);
+    assert_eq!(out.ok().line(), "1000 100 65534");
+}
+
+#[test]
+fn exec_of_a_user_drops_the_callers_groups_and_the_capabilities() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    let out = c.exec_with(&["--user", "1000:1000"], &["cat", "/proc/self/status"]).ok();
+    let line = |key: &str| {
+        out.stdout
+            .lines()
+            .find_map(|line| line.strip_prefix(key))
+            .unwrap()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(line("CapEff:"), "0000000000000000");
+    assert_eq!(line("CapPrm:"), "0000000000000000");
+    assert!(["", "1000"].contains(&line("Groups:").as_str()), "{}", line("Groups:"));
+    assert_eq!(line("NoNewPrivs:"), "1");
+}
+
+#[test]
+fn exec_cap_adds_a_capability() {
+    let t = Test::new();
+    let c = t.bundle(idle().caps(&["CAP_KILL"]));
+    c.up();
+    let caps = |options: &[&str]| {
+        let out = c.exec_with(options, &["grep", "CapEff", "/proc/self/status"]).ok();
+        u64::from_str_radix(out.line().split_whitespace().last().unwrap(), 16).unwrap()
+    };
+    assert_eq!(caps(&[]), 1 << 5);
+    assert_eq!(caps(&["--cap", "CAP_NET_ADMIN"]), 1 << 5 | 1 << 12);
+}
+
+#[test]
+fn exec_detach_returns_at_once_and_writes_the_pid() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    let file = t.path("exec.pid");
+    c.exec_with(&["--detach", "--pid-file", file.to_str().unwrap()], &["sleep", "4001"]).ok();
+    let pid: i32 = fs::read_to_string(&file).unwrap().parse().unwrap();
+    t.remember(pid);
+    until("the program", || fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap() == "sleep\x004001\0");
+    assert!(c.cgroup_file("pids", "cgroup.procs").lines().any(|line| line == pid.to_string()));
+    c.kill_and_delete();
+    assert!(!alive(pid));
+    t.assert_nothing_left();
+}
+
+#[test]
+fn exec_pid_file_of_a_foreground_process_is_written_too() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    let file = t.path("exec.pid");
+    c.exec_with(&["--pid-file", file.to_str().unwrap()], &["true"]).ok();
+    assert!(fs::read_to_string(&file).unwrap().parse::<i32>().unwrap() > 1);
+}
+
+#[test]
+fn exec_preserve_fds_passes_descriptors() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    fs::write(t.path("a"), "three\n").unwrap();
+    let out = t.shell("exec 3<a; exec \"$@\"", &["exec", "--preserve-fds", "1", &c.id, "sh", "-c", "cat <&3"]).ok();
+    assert_eq!(out.stdout, "three\n");
+}
+
+#[test]
+fn exec_forwards_signals() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    let mut command = std::process::Command::new(binary());
+    command.arg("--root").arg(&t.root).args(["exec", &c.id, "sh", "-c"]);
+    command.arg("trap 'exit 9' TERM; echo ready; while :; do sleep 0.02; done");
+    let running = t.spawn(command, std::process::Stdio::null());
+    running.wait_for("ready");
+    running.signal(15);
+    running.wait().code(9);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// the process document
+
+#[test]
+fn a_process_document_sets_everything_it_says() {
+    not_under!(Runc, "leaves out umask, rlimits and oomScoreAdj");
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    let mut p = process(&[
+        "sh",
+        "-c",
+        "id -u; id -g; id -G; pwd; echo $ONLY; umask; ulimit -Sn; ulimit -Hn; cat /proc/self/oom_score_adj",
+    ]);
+    p["user"] = json!({"uid": 12, "gid": 34, "additionalGids": [56], "umask": 0o077});
+    p["cwd"] = json!("/tmp");
+    p["env"] = json!(["PATH=/bin", "ONLY=this"]);
+    p["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 33, "hard": 44}]);
+    p["oomScoreAdj"] = json!(123);
+    assert_eq!(c.exec_process(&p, &[]).ok().stdout, "12\n34\n34 56\n/tmp\nthis\n0077\n33\n44\n123\n");
+}
+
+#[test]
+fn a_process_document_sets_capabilities_and_no_new_privileges() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    let mut p = process(&["grep", "-e", "CapEff", "-e", "CapBnd", "-e", "NoNewPrivs", "/proc/self/status"]);
+    p["capabilities"] = json!({"bounding": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"]});
+    p["noNewPrivileges"] = json!(false);
+    let out = c.exec_process(&p, &[]).ok();
+    assert_eq!(out.stdout, "CapEff:\t0000000000000001\nCapBnd:\t0000000000000001\nNoNewPrivs:\t0\n");
+}
+
+#[test]
+fn a_process_document_works_detached_with_a_pid_file() {
+    // What containerd's shim and conmon call.
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    let file = t.path("pid");
+    c.exec_process(&process(&["sleep", "4002"]), &["--detach", "--pid-file", file.to_str().unwrap()]).ok();
+    let pid: i32 = fs::read_to_string(&file).unwrap().parse().unwrap();
+    t.remember(pid);
+    assert!(alive(pid));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// where the process runs
+
+#[test]
+fn exec_joins_every_namespace_of_the_container() {
+    let t = Test::new();
+    let c = t.bundle(idle().namespace(json!({"type": "cgroup"})));
+    c.up();
+    let out =
+        c.exec(&["sh", "-c", "for ns in pid net ipc uts mnt cgroup user; do readlink /proc/self/ns/$ns; done"]).ok();
+    let inside: Vec<&str> = out.stdout.lines().collect();
+    let pid = c.pid().to_string();
+    let expected: Vec<String> =
+        ["pid", "net", "ipc", "uts", "mnt", "cgroup", "user"].iter().map(|kind| namespace(&pid, kind)).collect();
+    assert_eq!(inside, expected);
+}
+
+#[test]
+fn exec_joins_a_user_namespace_with_its_mappings() {
+    let t = Test::new();
+    let c = t.bundle(idle().userns(700_000, 65536));
+    for dir in ["", "proc", "sys", "dev", "etc", "tmp"] {
+        std::os::unix::fs::lchown(c.rootfs().join(dir), Some(700_000), Some(700_000)).unwrap();
+    }
+    c.up();
+    let out = c.exec(&["sh", "-c", "id -u; readlink /proc/self/ns/user; cat /proc/self/uid_map | tr -s ' '"]).ok();
+    assert_eq!(out.stdout, format!("0\n{}\n 0 700000 65536\n", namespace(&c.pid().to_string(), "user")));
+}
+
+#[test]
+fn exec_is_a_member_of_every_cgroup_of_the_container() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    let own = c.exec(&["cat", "/proc/self/cgroup"]).ok().stdout;
+    let container = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&own), sorted(&container));
+    for controller in ["memory", "pids", "cpu", "freezer", "devices"] {
+        assert!(own.contains(&format!("{controller}:/{}", c.cgroup)), "{controller}: {own}");
+    }
+}
+
+#[test]
+fn exec_is_held_by_the_containers_limits() {
+    let t = Test::new();
+    let c = t.bundle(idle().resources(json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}})));
+    c.up();
+    let out = c.exec(&["sh", "-c", "head -c 100m /dev/zero | tail -c 100m | wc -c"]);
+    assert!(!out.stdout.contains("104857600"), "{out:?}");
+}
+
+#[test]
+fn seccomp_of_the_container_applies_to_exec() {
+    let profile = json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]}}});
+    let t = Test::new();
+    let c = t.bundle(idle().patch(profile).tmpfs("/tmp", &[]));
+    c.up();
+    for out in [c.exec(&["mkdir", "/tmp/x"]), c.exec_process(&process(&["mkdir", "/tmp/x"]), &[])] {
+        assert_ne!(out.code, 0, "{out:?}");
+        assert!(out.stderr.contains("not supported"), "{out:?}");
+    }
+    assert_eq!(c.exec(&["grep", "Seccomp:", "/proc/self/status"]).ok().line(), "Seccomp:\t2");
+}
+
+#[test]
+fn masked_and_readonly_paths_hold_for_exec() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    let out = c.exec(&["sh", "-c", "wc -c < /proc/timer_list; v=$(cat /proc/sys/kernel/panic); (echo $v > /proc/sys/kernel/panic) 2>&1 | grep -c Read-only"]);
+    assert_eq!(out.ok().stdout, "0\n1\n");
+}
+
+#[test]
+fn what_an_exec_started_ends_with_the_container() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    c.exec(&["sh", "-c", "sleep 4003 >/dev/null 2>&1 & exit 0"]).ok();
+    until("the orphan", || c.cgroup_file("pids", "cgroup.procs").lines().count() == 2);
+    c.kill_and_delete();
+    t.assert_nothing_left();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// errors
+
+#[test]
+fn exec_of_a_missing_program_fails_and_names_it() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    let out = c.exec(&["no-such-program"]).fails().says(&["no-such-program"]);
+    if peer() == Peer::Rustbox {
+        out.code(255);
+    }
+    c.exec(&["/etc/passwd"]).fails();
+    c.exec_with(&["--detach"], &["no-such-program"]).fails().says(&["no-such-program"]);
+    assert_eq!(c.cgroup_file("pids", "cgroup.procs").lines().count(), 1);
+    assert_eq!(c.status(), "running");
+}
+
+#[test]
+fn exec_of_a_script_without_its_interpreter_is_an_error_of_the_runtime() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(idle());
+    executable(&c.file("script", ""), "#!/no/such/interpreter\n");
+    c.up();
+    c.exec(&["/script"]).code(255).says(&["/script", "o such file"]);
+}
+
+#[test]
+fn exec_with_a_missing_cwd_fails() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    c.exec_with(&["--cwd", "/no/such/dir"], &["true"]).fails().says(&["/no/such/dir"]);
+}
+
+#[test]
+fn exec_into_a_created_or_stopped_container_is_an_error_as_runc_has_it() {
+    let t = Test::new();
+    let c = t.bundle(spec());
+    c.up();
+    c.wait_status("stopped");
+    c.exec(&["true"]).fails().rustbox_says(&[&c.id, "stopped"]);
+    c.delete().ok();
+    t.assert_nothing_left();
+}
+
+#[test]
+fn exec_into_a_paused_container_is_an_error() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    t.runtime(&["pause", &c.id]).ok();
+    not_under!(Crun, "hangs");
+    c.exec(&["true"]).fails().rustbox_says(&["paused"]);
+    t.runtime(&["resume", &c.id]).ok();
+    c.exec(&["true"]).ok();
+}
+
+#[test]
+fn ten_execs_at_once_all_succeed() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    let all: Vec<_> = (0..10)
+        .map(|n| {
+            let mut command = std::process::Command::new(binary());
+            command.arg("--root").arg(&t.root).args(["exec", &c.id, "sh", "-c", &format!("echo {n}; exit {n}")]);
+            t.spawn(command, std::process::Stdio::null())
+        })
+        .collect();
+    for (n, running) in all.into_iter().enumerate() {
+        let out = running.wait();
+        assert_eq!((out.code, out.line()), (n as i32, n.to_string().as_str()), "{out:?}");
+    }
+}
