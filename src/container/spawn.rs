@@ -1,6 +1,9 @@
 //! Making init: one clone, or two where namespaces must be joined first; and the creator's side of its set-up.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::cell::Cell;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::fcntl::OFlag;
 
 use crate::container::namespaces::Namespaces;
 use crate::error::{At, Context, Error, Result};
@@ -76,7 +79,16 @@ fn stage(
         process::setresgid(0).at("become", "group 0 of the user namespace")?;
         process::setresuid(0).at("become", "user 0 of the user namespace")?;
     }
-    let child = clone3(CloneArgs { namespaces: flags, cgroup: None, sibling: true }, init).map_err(refused)?;
+    // Init speaks on the same line: its first word must not overtake the one that introduces it. It goes on when
+    // the last writer is gone, which are the stage and, until it drops its own copy, itself.
+    let (hold, release) = nix::unistd::pipe2(OFlag::O_CLOEXEC).at("make", "a pipe to hold init")?;
+    let release = Cell::new(Some(release));
+    let held = || {
+        drop(release.take());
+        while let Err(Errno::EINTR) = nix::unistd::read(hold.as_raw_fd(), &mut [0]) {}
+        init()
+    };
+    let child = clone3(CloneArgs { namespaces: flags, cgroup: None, sibling: true }, held).map_err(refused)?;
     line.send_with(&Message::Made(child.pid), Some(child.pidfd.as_fd()))
 }
 
