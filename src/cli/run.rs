@@ -53,8 +53,7 @@ fn container(global: &Global, args: &Args) -> Result<u8> {
     let options = Options { warn: Some(&mut warn), ..args.bundle.options(global)? };
     let root = global.open_root()?;
     if args.detach {
-        let (_, warnings) = launch(&root, id, &bundle, options)?;
-        warnings.iter().for_each(|warning| log.warn(&warning.to_string()));
+        launch(&root, id, &bundle, options)?;
         return Ok(0);
     }
     let ran = foreground(&root, id, &bundle, options, args.keep)?;

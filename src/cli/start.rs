@@ -15,10 +15,7 @@ pub struct Args {
 /// Runs `start`.
 ///
 /// # Errors
-/// Where the container is not `created`, or its program cannot be executed.
+/// Where the container is not `created`, its program cannot be executed, or a poststart hook fails.
 pub fn main(global: &Global, args: &Args) -> Result<()> {
-    for warning in start::start(&global.open_root()?, &args.id)? {
-        global.log().warn(&warning.to_string());
-    }
-    Ok(())
+    start::start(&global.open_root()?, &args.id)
 }

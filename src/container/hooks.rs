@@ -59,10 +59,10 @@ impl Kind {
         }
     }
 
-    /// Whether a failure ends the container; after poststart and poststop it is a warning, and the remaining hooks
-    /// still run (runtime-spec, runtime.md, "Lifecycle").
+    /// Whether a failure ends the container; after poststop it is a warning, and the remaining hooks
+    /// still run (runtime-spec 1.2, runtime.md, "Lifecycle"; before 1.2 poststart only warned).
     pub const fn is_fatal(self) -> bool {
-        !matches!(self, Kind::Poststart | Kind::Poststop)
+        !matches!(self, Kind::Poststop)
     }
 }
 

@@ -17,21 +17,18 @@ pub struct Ran {
     pub ended: Ended,
     /// That nothing remains; nothing where the container is kept.
     pub proof: Option<Proof>,
-    /// Failures of poststart and poststop hooks.
+    /// Failures of poststop hooks.
     pub warnings: Vec<Error>,
 }
 
 /// Creates and starts a container, and returns once its program is executed.
 ///
 /// # Errors
-/// As [`create`], and why the program could not be executed; then nothing of the container remains.
-pub fn launch(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> Result<(Created, Vec<Error>)> {
+/// As [`create`], and why the program could not be executed or which poststart hook has failed; then nothing of the container remains.
+pub fn launch(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> Result<Created> {
     let created = create(root, id, bundle, Options { ungated: true, ..options })?;
-    match created.start() {
-        Ok(()) => {
-            let warnings = poststart(&created.record, created.init.pid);
-            Ok((created, warnings))
-        }
+    match created.start().and_then(|()| poststart(&created.record, created.init.pid)) {
+        Ok(()) => Ok(created),
         Err(error) => {
             let Created { directory, record, pidfd, .. } = created;
             let deleted = release(root, directory, &record, Some(pidfd));
@@ -49,13 +46,12 @@ pub fn launch(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> R
 /// As [`launch`].
 pub fn foreground(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>, keep: bool) -> Result<Ran> {
     let signals = Signals::take()?;
-    let (created, mut warnings) = launch(root, id, bundle, options)?;
+    let created = launch(root, id, bundle, options)?;
     let Created { directory, record, pidfd, .. } = created;
     let ended = wait(&pidfd, &signals);
     if keep {
-        return Ok(Ran { ended: ended?, proof: None, warnings });
+        return Ok(Ran { ended: ended?, proof: None, warnings: Vec::new() });
     }
     let deleted = release(root, directory, &record, Some(pidfd));
-    warnings.extend(deleted.warnings);
-    Ok(Ran { ended: ended?, proof: Some(deleted.proof), warnings })
+    Ok(Ran { ended: ended?, proof: Some(deleted.proof), warnings: deleted.warnings })
 }

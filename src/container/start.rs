@@ -8,14 +8,17 @@ use crate::container::hooks::{self, Kind};
 use crate::container::report::Report;
 use crate::container::state::{Record, Root, Status, status};
 use crate::error::{At, Error, Result};
-use crate::sys::{Errno, path};
+use crate::sys::{Errno, path, process};
 
-/// Starts a created container and returns once its program is executed, with the warnings of
-/// poststart hooks.
+/// How long the death of a container is waited for whose poststart hook has failed, in milliseconds.
+const DEATH: i32 = 5000;
+
+/// Starts a created container and returns once its program is executed and its poststart hooks have run.
 ///
 /// # Errors
-/// [`Error::State`] where it is not `created`; else why the program could not be executed.
-pub fn start(root: &Root, id: &str) -> Result<Vec<Error>> {
+/// [`Error::State`] where it is not `created`; why the program could not be executed; or the poststart hook that has
+/// failed: then the container is stopped ("Lifecycle" 9, runtime specification).
+pub fn start(root: &Root, id: &str) -> Result<()> {
     let directory = root.lock(id)?;
     let record = directory.record()?;
     let (now, live) = status(directory.fd(), &record)?;
@@ -38,17 +41,26 @@ pub fn start(root: &Root, id: &str) -> Result<Vec<Error>> {
     if !words.is_empty() {
         return Err(Error::Other(String::from_utf8_lossy(&words).into_owned()));
     }
-    Ok(poststart(&record, live.process.pid))
+    poststart(&record, live.process.pid).inspect_err(|_| {
+        // The hook's failure is the error to tell; what cannot be stopped here shows in `state` and `delete`.
+        let _ = process::pidfd_send_signal(live.pidfd.as_fd(), libc::SIGKILL);
+        if !record.own_pid_namespace {
+            let _ = record.cgroup.open().kill();
+        }
+        let _ = process::wait_end(live.pidfd.as_fd(), DEATH);
+    })
 }
 
-/// Runs the poststart hooks; their failures are warnings ("poststart", runtime specification).
-pub fn poststart(record: &Record, pid: libc::pid_t) -> Vec<Error> {
+/// Runs the poststart hooks.
+///
+/// # Errors
+/// The first failure.
+pub fn poststart(record: &Record, pid: libc::pid_t) -> Result<()> {
     let hooks = record.hooks.as_ref().and_then(|hooks| hooks.poststart().as_deref()).unwrap_or_default();
     if hooks.is_empty() {
-        return Vec::new();
+        return Ok(());
     }
-    hooks::run(Kind::Poststart, hooks, &Report::for_hooks(record, Status::Running, pid))
-        .unwrap_or_else(|error| vec![error])
+    hooks::run(Kind::Poststart, hooks, &Report::for_hooks(record, Status::Running, pid)).map(drop)
 }
 
 /// Reads until init's end closes: by a successful exec with nothing said, else after words of failure.
