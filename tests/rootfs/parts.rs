@@ -141,9 +141,9 @@ fn userns_closed_parent() -> Outcome {
 }
 
 fn userns_locked() -> Outcome {
+    let sandbox = Sandbox::new();
+    let bundle = sandbox.bundle().display().to_string();
     in_private_namespace(|| {
-        let sandbox = Sandbox::new();
-        let bundle = sandbox.bundle().display().to_string();
         shell(&format!("mkdir {bundle}/volume && mount -t tmpfs -o nosuid,nodev,noexec,ro v {bundle}/volume"))?;
         mapped(sandbox.mount("/proc", "proc", "proc", &[]).mount("/mnt", "", "volume", &["bind", "nodiratime"]))
             .enter(|| mounted("/mnt")?.has("ro nosuid nodev noexec nodiratime"))

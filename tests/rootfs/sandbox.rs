@@ -243,9 +243,11 @@ pub fn refuses_writes(dir: &str, errno: i32) -> Outcome {
 pub fn in_private_namespace(body: impl FnOnce() -> Outcome) -> Outcome {
     let (mut reader, mut writer) = std::io::pipe().map_err(|error| error.to_string())?;
     let args = CloneArgs { namespaces: libc::CLONE_NEWNS as u64, ..CloneArgs::default() };
+    // Kept here until the child has ended: with it go the bundles that it owns.
+    let mut body = Some(body);
     let child = clone3(args, || {
         let private = shell("mount --make-rprivate /");
-        match private.and_then(|()| body()) {
+        match private.and_then(|()| body.take().map_or(Ok(()), |body| body())) {
             Ok(()) => 0,
             Err(why) => {
                 let _ = writer.write_all(why.as_bytes());
