@@ -14,9 +14,9 @@ use super::plan::PlannedMount;
 use super::tree::{Kind, Tree, c_string};
 use crate::error::{At, Result};
 use crate::sys::Errno;
-use crate::sys::mount::{MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE, mount_setattr, move_mount, open_tree};
-use crate::sys::mount_at::move_mount_at;
-use crate::sys::path::{CWD, c_path, mkdirat, openat, symlinkat};
+use crate::sys::mount::{MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE, mount, mount_setattr, move_mount, open_tree};
+use crate::sys::mount_at::{fchdir, move_mount_at};
+use crate::sys::path::{CWD, c_path, mkdirat, symlinkat};
 
 /// A tmpfs with one directory for each v1 hierarchy: a mount of it where the cgroup namespace limits what that shows,
 /// else a bind of the container's own directory.
@@ -34,6 +34,7 @@ pub(super) fn v1(
     mount_on(&place.handle, Some(c"tmpfs"), Some(c"tmpfs"), flags & !MS_RDONLY, Some(c"mode=755"))
         .at("mount", format!("tmpfs` on `{object}"))?;
     let top = tree.find(&planned.destination, libc::O_DIRECTORY).at("open", &object)?;
+    fchdir(top.as_fd()).at("enter", &object)?;
     for hierarchy in hierarchies {
         let Some(name) = hierarchy.mountpoint.file_name() else { continue };
         one(&top, name, hierarchy, planned, namespaced)?;
@@ -67,13 +68,12 @@ fn one(
     mkdirat(top.as_fd(), &c_name, 0o755).at("create mount point of", name.display())?;
     let flags = planned.options.flags & !(MS_BIND | MS_REC);
     if namespaced {
-        let place = openat(top.as_fd(), &c_name, libc::O_PATH | libc::O_NOFOLLOW | libc::O_DIRECTORY, 0);
-        let place = place.at("open", name.display())?;
+        // The tmpfs is the working directory, and nobody else has seen it: the name is the directory just made.
         let mounted = if hierarchy.is_v2() {
-            mount_on(&place, Some(c"cgroup2"), Some(c"cgroup2"), flags, None)
+            mount(Some(c"cgroup2"), &c_name, Some(c"cgroup2"), flags, None)
         } else {
             let data = c_string(&hierarchy.mount_data()).at("mount", object())?;
-            mount_on(&place, Some(c"cgroup"), Some(c"cgroup"), flags, Some(&data))
+            mount(Some(c"cgroup"), &c_name, Some(c"cgroup"), flags, Some(&data))
         };
         match mounted {
             Ok(()) => return Ok(()),
