@@ -1,11 +1,12 @@
 //! What this host can do for a judged run: one look, as data, for `--dry-run`, for refusing, and for degrading.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use serde::Serialize;
 
 use crate::cgroup::{Controller, Layout, Version};
-use crate::sys::{process, seccomp};
+use crate::sys::{path, process, seccomp};
 
 /// One control of a judged run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -211,8 +212,36 @@ fn namespace(flag: i32, file: &str) -> (bool, String) {
         if !allowed("/proc/sys/user/max_user_namespaces") {
             return (false, "user.max_user_namespaces is 0".to_owned());
         }
+        if let Some(place) = masked_proc() {
+            return (false, format!("`{place}` is masked here, so proc cannot be mounted in one"));
+        }
     }
     (true, "clone".to_owned())
+}
+
+/// A place of /proc that something is mounted on, as in a container: then the kernel lets no user namespace mount
+/// proc, which would show what is hidden (`mount_too_revealing()`). Asked by mount id of what engines mask, which is
+/// cheaper than mountinfo.
+fn masked_proc() -> Option<&'static str> {
+    const PLACES: [&str; 14] = [
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/bus",
+        "/proc/fs",
+        "/proc/interrupts",
+        "/proc/irq",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/scsi",
+        "/proc/sched_debug",
+        "/proc/sys",
+        "/proc/sysrq-trigger",
+        "/proc/timer_list",
+    ];
+    let id = |place: &str| path::open(place, libc::O_PATH).and_then(|fd| path::mount_id(fd.as_fd())).ok();
+    let proc = id("/proc")?;
+    PLACES.into_iter().find(|place| id(place).is_some_and(|mount| mount != proc))
 }
 
 #[cfg(test)]

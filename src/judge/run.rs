@@ -355,11 +355,8 @@ impl<'a> Run<'a> {
         Ok(self.finish(None, stepped, limits, None))
     }
 
-    /// Leases host ids, unless user namespaces are missing and that is permitted.
+    /// Leases host ids.
     fn lease(&mut self) -> Result<()> {
-        if self.degraded("user_namespace") || self.lease.is_some() {
-            return Ok(());
-        }
         let root = self.root.path().to_owned();
         let alive = |owner: &str| root.join(owner).exists() || Stage::place(&root, owner).exists();
         self.lease = Some(Lease::take(self.root.path(), &self.id, alive)?);
@@ -384,7 +381,8 @@ impl<'a> Run<'a> {
             template,
             &Setting {
                 limits,
-                ids: self.lease.as_ref().map(|lease| (lease.base(), lease::SIZE)),
+                ids: (self.lease.as_ref().map_or(lease::FIRST, Lease::base), lease::SIZE),
+                user_namespace: !self.degraded("user_namespace"),
                 paths: &paths,
                 inodes: self.base.inodes,
                 env: &self.env,

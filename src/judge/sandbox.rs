@@ -57,8 +57,10 @@ impl std::str::FromStr for Share {
 pub struct Setting<'a> {
     /// The limits.
     pub limits: &'a Limits,
-    /// The first host id of the sandbox's range and the size of the range; no user namespace without.
-    pub ids: Option<(u32, u32)>,
+    /// The first host id of the sandbox's range, and the size of the range.
+    pub ids: (u32, u32),
+    /// Whether the range is mapped by a user namespace; else the payload has one of its ids on the host itself.
+    pub user_namespace: bool,
     /// Host paths bound read-only, where they exist.
     pub paths: &'a [PathBuf],
     /// Inodes of each writable tmpfs.
@@ -121,20 +123,36 @@ pub fn configure(template: &Value, setting: &Setting<'_>) -> Result<Spec> {
         }
     }
     extend(&mut config, setting.env, setting.shares, setting.args);
-    match setting.ids {
-        Some((first, size)) => {
-            let mapping = json!([{"containerID": 0, "hostID": first, "size": size}]);
-            config["linux"]["uidMappings"] = mapping.clone();
-            config["linux"]["gidMappings"] = mapping;
-        }
-        None => {
-            if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
-                namespaces.retain(|namespace| namespace["type"] != "user");
-            }
-        }
+    let (first, size) = setting.ids;
+    if setting.user_namespace {
+        let mapping = json!([{"containerID": 0, "hostID": first, "size": size}]);
+        config["linux"]["uidMappings"] = mapping.clone();
+        config["linux"]["gidMappings"] = mapping;
+    } else {
+        without_user_namespace(&mut config, first);
     }
     restrict(&mut config, setting.limits, setting.resources);
     serde_json::from_value(config).map_err(|error| Error::config("bundles", error.to_string()))
+}
+
+/// Moves the payload's user into the range of host ids that the sandbox has leased: never an id of somebody else's.
+fn without_user_namespace(config: &mut Value, first: u32) {
+    if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != "user");
+    }
+    let user = &mut config["process"]["user"];
+    let [uid, gid] = ["uid", "gid"].map(|key| user[key].as_u64().unwrap_or(0) + u64::from(first));
+    user["uid"] = json!(uid);
+    user["gid"] = json!(gid);
+    for option in
+        config["mounts"].as_array_mut().into_iter().flatten().filter_map(|it| it["options"].as_array_mut()).flatten()
+    {
+        match option.as_str().and_then(|text| text.split_once('=')) {
+            Some(("uid", _)) => *option = json!(format!("uid={uid}")),
+            Some(("gid", _)) => *option = json!(format!("gid={gid}")),
+            _ => {}
+        }
+    }
 }
 
 /// Adds what the caller gives: environment, host directories, the program.
@@ -448,7 +466,8 @@ mod tests {
     fn setting(limits: &Limits) -> Setting<'_> {
         Setting {
             limits,
-            ids: Some((1000, 65536)),
+            ids: (7000, 65536),
+            user_namespace: true,
             paths: &[],
             inodes: 7,
             env: &[],
@@ -472,7 +491,7 @@ mod tests {
         let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
         let memory = resources.memory().as_ref().unwrap();
         assert_eq!((memory.limit(), memory.swap()), (Some(256 << 20), Some(256 << 20)));
-        assert_eq!(spec.linux().as_ref().unwrap().uid_mappings().as_ref().unwrap()[0].host_id(), 1000);
+        assert_eq!(spec.linux().as_ref().unwrap().uid_mappings().as_ref().unwrap()[0].host_id(), 7000);
         let process = spec.process().as_ref().unwrap();
         assert!(process.env().as_ref().unwrap().contains(&"A=b".to_owned()));
         let cpu = &process.rlimits().as_ref().unwrap()[0];
@@ -489,12 +508,16 @@ mod tests {
     }
 
     #[test]
-    fn without_ids_there_is_no_user_namespace() {
+    fn without_a_user_namespace_the_payload_still_has_ids_of_its_own() {
         let limits = Limits::default();
         let base = Library::embedded().base().unwrap();
-        let spec = configure(&base.config, &Setting { ids: None, ..setting(&limits) }).unwrap();
+        let spec = configure(&base.config, &Setting { user_namespace: false, ..setting(&limits) }).unwrap();
         let namespaces = spec.linux().as_ref().unwrap().namespaces().as_ref().unwrap();
         assert!(!namespaces.iter().any(|it| it.typ() == oci_spec::runtime::LinuxNamespaceType::User));
+        assert_eq!(spec.process().as_ref().unwrap().user().uid(), 8000);
+        let mounts = spec.mounts().as_ref().unwrap();
+        let work = mounts.iter().find(|mount| mount.destination() == Path::new(WORK)).unwrap();
+        assert!(work.options().as_ref().unwrap().contains(&"uid=8000".to_owned()));
     }
 
     #[test]

@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use super::evidence::{Evidence, FaultKind, KillCause, Oom, WaitStatus};
 use super::limits::Limits;
+use super::output::SCHEMA_VERSION;
+use crate::error::{Error, Result};
 
 /// The verdicts. `WA` and `PE` come from a checker, never from [`classify`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -170,6 +172,30 @@ impl Cause {
     pub fn retryable(self) -> bool {
         matches!(self, Cause::IeHostOom | Cause::IeOomAmbiguous | Cause::IeSupervisorLost | Cause::IeCancelled)
     }
+}
+
+/// What [`replay`] reads of a stored run; the rest of it is not looked at.
+#[derive(Debug, Deserialize)]
+struct Stored {
+    schema_version: u32,
+    evidence: Evidence,
+    limits: Limits,
+}
+
+/// Judges a stored run again: the JSON object that `run --json` printed. The same evidence gives the same verdict.
+///
+/// # Errors
+/// [`Error::Config`] with the JSON path of what is wrong with it, or for a layout of another version.
+pub fn replay(text: &str) -> Result<Verdict> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let stored: Stored = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        Error::config(if path == "." { "$".to_owned() } else { format!("$.{path}") }, error.inner().to_string())
+    })?;
+    if stored.schema_version != SCHEMA_VERSION {
+        return Err(Error::config("$.schema_version", format!("is {}, not {SCHEMA_VERSION}", stored.schema_version)));
+    }
+    Ok(classify(&stored.evidence, &stored.limits))
 }
 
 /// What [`classify`] says.

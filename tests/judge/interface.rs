@@ -389,6 +389,79 @@ fn a_missing_control_refuses_unless_permitted() {
 }
 
 #[test]
+fn without_user_namespaces_the_host_ids_are_still_its_own() {
+    rustbox_only!();
+    let test = Test::new();
+    std::fs::write(test.path("zero"), "0").unwrap();
+    let hide = "unshare -m sh -c 'mount --bind zero /proc/sys/user/max_user_namespaces && exec \"$@\"' sh \"$@\"";
+    test.shell(hide, &["run", "--code", "true"]).code(4).says(&["user_namespace", "--permissive"]);
+    let code = "id -u; touch /work/x /tmp/x && grep CapBnd /proc/self/status";
+    let verdict = test.shell(hide, &["run", "--json", "--permissive", "--code", code]).ok().json();
+    assert_eq!(verdict["controls"]["user_namespace"], "degraded");
+    let output = verdict["stdout"].as_str().unwrap();
+    assert!(output.lines().next().unwrap().parse::<u32>().unwrap() > 0x7000_0000, "{output}");
+    assert!(output.ends_with("CapBnd:\t0000000000000000\n"), "{output}");
+    assert_clean(&test);
+}
+
+#[test]
+fn where_proc_is_masked_there_is_no_user_namespace() {
+    rustbox_only!();
+    let test = Test::new();
+    let hide = "unshare -m sh -c 'mount -t tmpfs none /proc/bus && exec \"$@\"' sh \"$@\"";
+    test.shell(hide, &["run", "--code", "true"]).code(4).says(&["/proc/bus", "masked"]);
+    let verdict = test.shell(hide, &["run", "--json", "--permissive", "--code", "true"]).ok().json();
+    assert_eq!(verdict["evidence"]["control_degraded"], json!(["user_namespace"]));
+    assert_clean(&test);
+}
+
+#[test]
+fn an_oom_kill_for_an_ancestors_limit_is_no_verdict_about_the_program() {
+    rustbox_only!();
+    let test = Test::new();
+    let memory = std::path::Path::new("/sys/fs/cgroup/memory");
+    if !memory.join("memory.limit_in_bytes").exists() {
+        super::common::skip!("needs the memory controller of cgroup v1");
+    }
+    let parent = format!("rustbox-test-{}-parent", test.tag);
+    std::fs::create_dir(memory.join(&parent)).unwrap();
+    std::fs::write(memory.join(&parent).join("memory.limit_in_bytes"), "20M").unwrap();
+    let container = test.bundle(super::common::sh("x=$(yes | head -c 40000000); echo ${#x}"));
+    let mut config: Value =
+        serde_json::from_str(&std::fs::read_to_string(container.bundle.join("config.json")).unwrap()).unwrap();
+    config["linux"]["cgroupsPath"] = format!("/{parent}/inner").into();
+    container.write_config(&config);
+    let id = fresh_id(&test);
+    let out = test.runtime(&["run", "--json", "--judge", "-b", container.bundle.to_str().unwrap(), &id]).code(3);
+    let verdict = out.json();
+    assert_eq!((&verdict["cause"], &verdict["actor"]), (&"ie_host_oom".into(), &"kernel".into()), "{verdict:#}");
+    // The parents stay, as with every runtime.
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let _ = std::fs::remove_dir(hierarchy.path().join(&parent));
+    }
+    assert_clean(&test);
+}
+
+#[test]
+fn an_init_that_is_killed_from_outside_is_an_internal_error() {
+    rustbox_only!();
+    let test = Test::new();
+    let id = fresh_id(&test);
+    let mut command = std::process::Command::new(binary());
+    command.arg("--root").arg(&test.root).args(["run", "--json", "--code", "sleep 10", &id]);
+    let running = test.spawn(command, std::process::Stdio::null());
+    super::common::until("the sandbox", || test.root.join(&id).join("init").exists());
+    std::thread::sleep(Duration::from_millis(100));
+    let init = std::fs::read_to_string(test.root.join(&id).join("init")).unwrap();
+    let init: i32 = init.split_whitespace().next().unwrap().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(init), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let verdict = running.wait().code(3).json();
+    assert_eq!(verdict["cause"], "ie_supervisor_lost", "{verdict:#}");
+    assert_eq!(verdict["cleanup"]["proved"], true);
+    assert_clean(&test);
+}
+
+#[test]
 fn a_flood_through_a_slow_reader_still_ends() {
     rustbox_only!();
     let test = Test::new();

@@ -24,9 +24,7 @@ pub fn judged(test: &Test, language: &str, code: &str, options: &[&str], expecte
     assert_eq!(verdict["cleanup"]["proved"], true, "{verdict:#}");
     super::assert_clean(test);
     // Judging the stored evidence again gives the same answer.
-    let evidence = serde_json::from_value(verdict["evidence"].clone()).unwrap();
-    let limits = serde_json::from_value(verdict["limits"].clone()).unwrap();
-    let again = serde_json::to_value(rustbox::judge::verdict::classify(&evidence, &limits)).unwrap();
+    let again = serde_json::to_value(rustbox::judge::verdict::replay(&out.stdout).unwrap()).unwrap();
     assert_eq!(
         ["status", "cause", "actor"].map(|key| &again[key]),
         ["status", "cause", "actor"].map(|key| &verdict[key])
