@@ -7,6 +7,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 
 use crate::cli::Global;
 use crate::container::create::{self, Options};
+use crate::container::run::wants_terminal;
 use crate::error::{At, Error, Result};
 use crate::spec;
 
@@ -48,12 +49,17 @@ impl BundleArgs {
     /// Loads the bundle.
     ///
     /// # Errors
-    /// What is wrong with it; a fault in the configuration names the file besides the JSON path.
+    /// What is wrong with it; a fault in the configuration names the file besides the JSON path. A console socket for
+    /// a process without a terminal is a usage error, as with runc.
     pub fn load(&self) -> Result<spec::Bundle> {
-        spec::load(&self.bundle).map_err(|error| match error {
+        let bundle = spec::load(&self.bundle).map_err(|error| match error {
             Error::Config { .. } => Error::Context { context: "config.json".to_owned(), source: Box::new(error) },
             error => error,
-        })
+        })?;
+        if self.console_socket.is_some() && !wants_terminal(&bundle) {
+            return Err(Error::Usage("--console-socket is for a process with a terminal".to_owned()));
+        }
+        Ok(bundle)
     }
 
     /// The options in the library's terms.

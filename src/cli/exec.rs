@@ -1,5 +1,6 @@
 //! `rustbox exec`.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,6 +8,7 @@ use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec, User};
 
 use crate::cli::create::connect_to;
 use crate::cli::{Global, report};
+use crate::container::console;
 use crate::container::exec::{Options, configuration, exec};
 use crate::container::foreground::{Signals, wait};
 use crate::error::{Error, Result};
@@ -86,9 +88,9 @@ fn run(global: &Global, args: &Args) -> Result<u8> {
     }
     let root = global.open_root()?;
     let spec = configuration(&root, &args.id)?;
-    let process = args.document(&spec)?;
+    let mut process = args.document(&spec)?;
     super::exe::protect(&spec)?;
-    let options = Options {
+    let mut options = Options {
         pid_file: args.pid_file.clone(),
         console_socket: args.console_socket.as_ref().map(connect_to).transpose()?,
         preserve_fds: args.preserve_fds,
@@ -98,8 +100,18 @@ fn run(global: &Global, args: &Args) -> Result<u8> {
         return exec(&root, &args.id, &process, &options).map(|_| 0);
     }
     let signals = Signals::take()?;
+    let mut terminal = None;
+    if options.console_socket.is_none() && process.terminal() == Some(true) {
+        console::size_like_the_callers(&mut process);
+        let (theirs, ours) = console::socket()?;
+        options.console_socket = Some(theirs);
+        terminal = Some(ours);
+    }
     let child = exec(&root, &args.id, &process, &options)?;
-    let ended = wait(&child.pidfd, &signals)?;
+    let ended = match terminal {
+        Some(socket) => console::wait(&child.pidfd, &signals, socket.as_fd())?,
+        None => wait(&child.pidfd, &signals)?,
+    };
     Ok(u8::try_from(ended.status() & 0xff).unwrap_or(1))
 }
 

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use crate::cli::create::BundleArgs;
 use crate::cli::judge_args::JudgeArgs;
 use crate::cli::{Global, report, run_judge};
+use crate::container::console;
 use crate::container::create::Options;
-use crate::container::run::{foreground, launch};
+use crate::container::run::{foreground, launch, wants_terminal};
 use crate::error::{Error, Result};
 use crate::spec;
 
@@ -46,8 +47,13 @@ pub fn main(global: &Global, args: Args) -> ExitCode {
 fn container(global: &Global, args: &Args) -> Result<u8> {
     let id = args.id.as_deref().ok_or_else(|| Error::Usage("run needs the ID of the container".to_owned()))?;
     spec::validate_id(id)?;
-    let bundle = args.bundle.load()?;
+    let mut bundle = args.bundle.load()?;
     super::exe::protect(&bundle.spec)?;
+    if !args.detach && args.bundle.console_socket.is_none() && wants_terminal(&bundle) {
+        let mut process = bundle.spec.process().clone().unwrap_or_default();
+        console::size_like_the_callers(&mut process);
+        bundle.spec.set_process(Some(process));
+    }
     let log = global.log();
     let mut warn = |text: String| log.warn(&text);
     let options = Options { warn: Some(&mut warn), ..args.bundle.options(global)? };

@@ -10,7 +10,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
+use oci_spec::runtime::{BoxBuilder, Process};
+
+use crate::container::foreground::{Signals, forward};
 use crate::error::{At, Error, Result};
+use crate::sys::process::{self, Ended};
 use crate::sys::{attributes, tty};
 
 /// How much waits in each direction, in bytes. A pipe or terminal that polls writable takes this much without blocking
@@ -50,6 +54,36 @@ pub fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
         }
         return Err(Error::Other("the console socket closed without a terminal".into()));
     }
+}
+
+/// Sizes a document's terminal like the caller's, where stdin is one: the program may ask before the proxy is up.
+pub fn size_like_the_callers(process: &mut Process) {
+    let size = attributes::standard(0).and_then(|stdin| tty::size(stdin).ok()).filter(|size| size.rows > 0);
+    let console_size = size.and_then(|size| {
+        BoxBuilder::default().height(u64::from(size.rows)).width(u64::from(size.columns)).build().ok()
+    });
+    if console_size.is_some() {
+        process.set_console_size(console_size);
+    }
+}
+
+/// Waits for the end of a child whose terminal's master comes over `socket`; bytes and signals are passed on meanwhile.
+///
+/// # Errors
+/// As [`receive`], [`Proxy::run`] and `waitid(2)`.
+pub fn wait(child: &OwnedFd, signals: &Signals, socket: BorrowedFd<'_>) -> Result<Ended> {
+    let mut proxy = Proxy::new(receive(socket)?)?;
+    proxy.run(child.as_fd(), signals.as_fd(), &mut || {
+        let mut resized = false;
+        for signal in signals.pending()? {
+            resized |= signal == libc::SIGWINCH;
+            forward(child, signal)?;
+        }
+        Ok(resized)
+    })?;
+    process::wait_pidfd(child.as_fd(), true)
+        .at("wait for", "the container's first process")?
+        .ok_or_else(|| Error::Other("a process with a terminal has ended without a status".into()))
 }
 
 /// A terminal in raw mode; it gets its former mode back when this is dropped.

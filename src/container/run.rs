@@ -1,6 +1,9 @@
 //! `run`: create, start, wait, delete, in one process and without a gate.
 
+use std::os::fd::AsFd;
+
 use crate::cleanup::Proof;
+use crate::container::console;
 use crate::container::create::{Created, Options, create};
 use crate::container::delete::release;
 use crate::container::foreground::{Signals, wait};
@@ -40,15 +43,29 @@ pub fn launch(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> R
     }
 }
 
+/// Whether the bundle's program wants a terminal.
+pub fn wants_terminal(bundle: &Bundle) -> bool {
+    bundle.spec.process().as_ref().and_then(|process| process.terminal()) == Some(true)
+}
+
 /// Runs a container in the foreground and deletes it, unless it is to be kept.
 ///
 /// # Errors
 /// As [`launch`].
-pub fn foreground(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>, keep: bool) -> Result<Ran> {
+pub fn foreground(root: &Root, id: &str, bundle: &Bundle, mut options: Options<'_>, keep: bool) -> Result<Ran> {
     let signals = Signals::take()?;
+    let mut terminal = None;
+    if options.console_socket.is_none() && wants_terminal(bundle) {
+        let (theirs, ours) = console::socket()?;
+        options.console_socket = Some(theirs);
+        terminal = Some(ours);
+    }
     let created = launch(root, id, bundle, options)?;
     let Created { directory, record, pidfd, .. } = created;
-    let ended = wait(&pidfd, &signals);
+    let ended = match terminal {
+        Some(socket) => console::wait(&pidfd, &signals, socket.as_fd()),
+        None => wait(&pidfd, &signals),
+    };
     if keep {
         return Ok(Ran { ended: ended?, proof: None, warnings: Vec::new() });
     }
