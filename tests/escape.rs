@@ -1,0 +1,472 @@
+//! Known ways out of a container, each named after what it would have done.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::Path;
+
+use common::*;
+
+/// Enough capabilities that only the sandbox itself stands in the way.
+const POWERFUL: &[&str] = &[
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_CHOWN",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_CHROOT",
+];
+
+// ---------------------------------------------------------------------------------------------------------------------
+// descriptors (CVE-2024-21626, CVE-2016-9962)
+
+#[test]
+fn a_cwd_through_a_leaked_descriptor_does_not_reach_the_host() {
+    // CVE-2024-21626: cwd = /proc/self/fd/N, where N is a directory of the host that the runtime has left open.
+    for n in 3..16 {
+        let t = Test::new();
+        let cwd = format!("/proc/self/fd/{n}");
+        let c = t.bundle(
+            sh("pwd -P; ls -d ../../../../../../../../tmp/rustbox-test-* 2>/dev/null").set("/process/cwd", json!(cwd)),
+        );
+        let out = t.shell("exec 7</ 9</tmp; exec \"$@\"", &["run", "--bundle", c.bundle.to_str().unwrap(), &c.id]);
+        assert!(!out.stdout.contains("rustbox-test"), "cwd {cwd} is on the host: {out:?}");
+        if peer() == Peer::Rustbox {
+            out.denied();
+        }
+        t.assert_nothing_left();
+    }
+}
+
+#[test]
+fn an_exec_with_a_cwd_through_a_leaked_descriptor_does_not_reach_the_host() {
+    let t = Test::new();
+    let c = t.bundle(spec().args(&["sleep", "1000"]));
+    c.up();
+    for n in 3..16 {
+        let out = c.exec_with(
+            &["--cwd", &format!("/proc/self/fd/{n}")],
+            &["sh", "-c", "ls -d ../../../../../../../../tmp/rustbox-test-*"],
+        );
+        assert_ne!(out.code, 0, "{out:?}");
+        assert!(!out.stdout.contains("rustbox-test"), "{out:?}");
+    }
+    assert_eq!(c.status(), "running");
+}
+
+#[test]
+fn a_cwd_through_a_symlink_to_a_descriptor_does_not_reach_the_host() {
+    let t = Test::new();
+    let c = t.bundle(
+        sh("ls -d ../../../../../../../../tmp/rustbox-test-* 2>/dev/null; true").set("/process/cwd", json!("/door")),
+    );
+    for n in 3..14 {
+        let door = c.rootfs().join("door");
+        let _ = fs::remove_file(&door);
+        symlink(format!("/proc/self/fd/{n}"), &door).unwrap();
+        let out = t.shell("exec 7</ 9</tmp; exec \"$@\"", &["run", "--bundle", c.bundle.to_str().unwrap(), &c.id]);
+        assert!(!out.stdout.contains("rustbox-test"), "{out:?}");
+        t.assert_nothing_left();
+    }
+}
+
+#[test]
+fn the_program_has_no_descriptor_but_its_three() {
+    let t = Test::new();
+    let c = t.bundle(spec().args(&["ls", "/proc/self/fd"]));
+    let out =
+        t.shell("exec 5</ 8</etc/passwd; exec \"$@\"", &["run", "--bundle", c.bundle.to_str().unwrap(), &c.id]).ok();
+    // 3 is the directory that ls reads.
+    assert_eq!(out.stdout, "0\n1\n2\n3\n");
+    // And the same of PID 1 itself, seen from the host, while it waits for its start and after.
+    let c = t.bundle(spec().args(&["sleep", "1000"]));
+    c.up();
+    until("the program", || fs::read_to_string(format!("/proc/{}/comm", c.pid())).unwrap() == "sleep\n");
+    let mut fds: Vec<_> =
+        fs::read_dir(format!("/proc/{}/fd", c.pid())).unwrap().map(|fd| fd.unwrap().file_name()).collect();
+    fds.sort();
+    assert_eq!(fds, ["0", "1", "2"]);
+}
+
+#[test]
+fn an_exec_has_no_descriptor_but_its_three() {
+    let t = Test::new();
+    let c = t.bundle(spec().args(&["sleep", "1000"]));
+    c.up();
+    let out = t.shell("exec 5</ 8</etc/passwd; exec \"$@\"", &["exec", &c.id, "ls", "/proc/self/fd"]).ok();
+    assert_eq!(out.stdout, "0\n1\n2\n3\n");
+}
+
+#[test]
+fn a_process_of_the_container_cannot_read_an_execs_descriptors() {
+    // CVE-2016-9962: between joining the pid namespace and exec, the runtime could be looked into and had descriptors of
+    // the host. (CAP_SYS_PTRACE in the host's user namespace overrides whatever a process does to hide.)
+    let spy = "echo ready; while :; do for f in /proc/[0-9]*/fd/*; do l=$(readlink $f 2>/dev/null); \
+               case $l in /dev/null|pipe:*|/proc/[0-9]*|/tmp/rustbox-test-*/io/*|'') ;; *) echo \"leak $f $l\";; esac; done; done";
+    let host_root = sh(spy).caps(&["CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_KILL", "CAP_SYS_ADMIN"]);
+    let own_root = sh(spy).caps(&["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"]).userns(700_000, 65536);
+    for spec in [host_root, own_root] {
+        let t = Test::new();
+        let c = t.bundle(spec);
+        for dir in ["", "proc", "sys", "dev", "etc", "tmp"] {
+            std::os::unix::fs::lchown(c.rootfs().join(dir), Some(700_000), Some(700_000)).unwrap();
+        }
+        c.up();
+        c.wait_output("ready");
+        for _ in 0..15 {
+            c.exec(&["true"]).ok();
+        }
+        assert!(!c.output().contains("leak"), "{}", c.output());
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// the runtime's binary (CVE-2019-5736)
+
+#[test]
+fn the_runtimes_binary_cannot_be_opened_for_writing_from_inside() {
+    let t = Test::new();
+    let c = t.bundle(spec().args(&["/proc/self/exe"]).caps(POWERFUL).writable());
+    let before = fs::metadata(binary()).unwrap();
+    // The program *is* the runtime: it runs `/proc/self/exe` inside, where it must not be a file one can write.
+    c.run();
+    t.assert_nothing_left();
+
+    // An exec'd `#!/proc/self/exe` script keeps the runtime's binary open; a process in the container tries to write it.
+    let attack = "echo ready; while :; do for e in /proc/[0-9]*/exe; do [ \"$(readlink $e)\" = /bin/busybox ] && continue; \
+                  (: >> $e) 2>/dev/null && echo \"opened $(readlink $e)\"; done; done";
+    let c = t.bundle(sh(attack).caps(POWERFUL).writable());
+    executable(&c.file("script", ""), "#!/proc/self/exe\n");
+    c.up();
+    c.wait_output("ready");
+    for _ in 0..10 {
+        c.exec(&["/script"]);
+        c.exec(&["true"]).ok();
+    }
+    let after = fs::metadata(binary()).unwrap();
+    assert_eq!(
+        (before.len(), before.mtime(), before.ino()),
+        (after.len(), after.mtime(), after.ino()),
+        "the runtime was changed"
+    );
+    for line in c.output().lines().filter(|line| line.starts_with("opened")) {
+        assert!(!line.contains(binary().to_str().unwrap()), "{line}");
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// symlinks in the rootfs (CVE-2019-16884, CVE-2021-30465, CVE-2025-31133, CVE-2025-52565, CVE-2025-52881)
+
+#[test]
+fn symlinked_parents_of_mount_points_stay_inside_the_rootfs() {
+    let t = Test::new();
+    let victim = t.path("victim");
+    fs::create_dir(&victim).unwrap();
+    let source = t.path("source");
+    fs::create_dir(&source).unwrap();
+    for target in [
+        victim.to_str().unwrap().to_owned(),
+        format!("../../../../../../../..{}", victim.display()),
+        "/proc/self/root".to_owned(),
+    ] {
+        let c = t.bundle(
+            spec().bind(source.to_str().unwrap(), "/a/link/made", &["bind"]).tmpfs("/a/link/tmp", &[]).writable(),
+        );
+        fs::create_dir(c.rootfs().join("a")).unwrap();
+        symlink(&target, c.rootfs().join("a/link")).unwrap();
+        let out = c.run();
+        assert!(fs::read_dir(&victim).unwrap().next().is_none(), "{target}: {out:?}");
+        t.assert_nothing_left();
+    }
+}
+
+#[test]
+fn dot_dot_in_mount_points_stays_inside_the_rootfs() {
+    let t = Test::new();
+    let name = format!("rustbox-test-{}-escaped", t.tag);
+    let c = t.bundle(spec().tmpfs(&format!("/../../../../../../../tmp/{name}"), &[]).writable());
+    c.run();
+    assert!(!Path::new("/tmp").join(&name).exists());
+    t.assert_nothing_left();
+}
+
+#[test]
+fn device_nodes_are_not_made_through_symlinks() {
+    let t = Test::new();
+    let victim = t.path("victim");
+    fs::create_dir(&victim).unwrap();
+    let devices =
+        json!({"linux": {"devices": [{"path": "/link/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666}]}});
+    let c = t.bundle(spec().patch(devices).writable());
+    symlink(&victim, c.rootfs().join("link")).unwrap();
+    c.run();
+    assert!(fs::read_dir(&victim).unwrap().next().is_none());
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_masked_path_that_is_a_symlink_masks_nothing_of_the_host() {
+    let t = Test::new();
+    let victim = t.path("victim");
+    fs::write(&victim, "host").unwrap();
+    let spec = sh("true")
+        .set("/linux/maskedPaths", json!(["/link"]))
+        .set("/linux/readonlyPaths", json!(["/link2"]))
+        .writable();
+    let c = t.bundle(spec);
+    symlink(&victim, c.rootfs().join("link")).unwrap();
+    symlink(&victim, c.rootfs().join("link2")).unwrap();
+    c.run();
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "host");
+    fs::write(&victim, "still writable").unwrap();
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_mask_over_a_dev_null_that_the_image_has_replaced_still_masks() {
+    // CVE-2025-31133: /dev/null of the container is a symlink; a mask that binds it would expose what it points to.
+    let t = Test::new();
+    let spec = sh("cat /secret; echo end").set("/linux/maskedPaths", json!(["/secret"])).writable();
+    let spec =
+        spec.without_mount("/dev").without_mount("/dev/pts").without_mount("/dev/shm").without_mount("/dev/mqueue");
+    let c = t.bundle(spec);
+    c.file("secret", "the secret");
+    c.file("decoy", "the decoy");
+    symlink("/decoy", c.rootfs().join("dev/null")).unwrap();
+    let out = c.run();
+    assert!(!out.stdout.contains("the secret") && !out.stdout.contains("the decoy"), "{out:?}");
+    if peer() == Peer::Rustbox && out.code != 0 {
+        // Refusing a device that is not the one asked for is as good.
+        out.denied().says(&["/dev/null"]);
+    }
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_dev_that_is_a_symlink_leads_nowhere() {
+    not_under!(Runc, "makes devices there (before 1.2.8)");
+    let t = Test::new();
+    let victim = t.path("victim");
+    fs::create_dir(&victim).unwrap();
+    let spec = spec()
+        .without_mount("/dev")
+        .without_mount("/dev/pts")
+        .without_mount("/dev/shm")
+        .without_mount("/dev/mqueue")
+        .writable();
+    let c = t.bundle(spec);
+    fs::remove_dir(c.rootfs().join("dev")).unwrap();
+    symlink(&victim, c.rootfs().join("dev")).unwrap();
+    c.run();
+    assert!(fs::read_dir(&victim).unwrap().next().is_none());
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_proc_that_is_no_procfs_gets_no_writes() {
+    not_under!(Runc, "writes sysctls there (before 1.2.8)");
+    // CVE-2019-16884, CVE-2025-52881: labels, oom scores and sysctls written to files that the image has put there.
+    let t = Test::new();
+    let spec = sh("true")
+        .without_mount("/proc")
+        .patch(json!({"process": {"oomScoreAdj": 100}, "linux": {"sysctl": {"net.ipv4.ip_forward": "1"}, "maskedPaths": [], "readonlyPaths": []}}))
+        .writable();
+    let c = t.bundle(spec);
+    let fakes = [
+        "proc/self/oom_score_adj",
+        "proc/sys/net/ipv4/ip_forward",
+        "proc/self/attr/exec",
+        "proc/thread-self/attr/exec",
+    ];
+    for fake in fakes {
+        c.file(fake, "fake");
+    }
+    c.run();
+    for fake in fakes {
+        assert_eq!(fs::read_to_string(c.rootfs().join(fake)).unwrap(), "fake", "{fake} was written");
+    }
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_sysctl_does_not_follow_what_is_mounted_over_proc_sys() {
+    let t = Test::new();
+    let victim = t.path("victim");
+    fs::write(&victim, "host").unwrap();
+    let spec = spec()
+        .bind(victim.to_str().unwrap(), "/proc/sys/net/ipv4/ip_forward", &["bind"])
+        .patch(json!({"linux": {"sysctl": {"net.ipv4.ip_forward": "1"}}}));
+    let c = t.bundle(spec);
+    c.run();
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "host", "a write to /proc/sys went into a file");
+    t.assert_nothing_left();
+}
+
+#[test]
+fn mounts_over_proc_are_refused_or_harmless() {
+    // A bind over /proc/self or /proc/1 redirects what the runtime writes later.
+    for destination in ["/proc", "/proc/self", "/proc/1", "/proc/self/attr", "/proc/sys"] {
+        let t = Test::new();
+        let source = t.path("source");
+        fs::create_dir(&source).unwrap();
+        let c = t.bundle(
+            spec()
+                .bind(source.to_str().unwrap(), destination, &["bind"])
+                .patch(json!({"process": {"oomScoreAdj": 100}})),
+        );
+        c.run();
+        assert!(
+            fs::read_dir(&source).unwrap().next().is_none(),
+            "{destination}: something was written into the bind source"
+        );
+        t.assert_nothing_left();
+    }
+}
+
+#[test]
+fn two_containers_that_swap_a_symlink_while_mounting_cannot_leave_the_rootfs() {
+    // CVE-2021-30465: a volume shared with a running container, which swaps a directory and a symlink to the host.
+    let t = Test::new();
+    let shared = t.path("shared");
+    let victim = t.path("victim");
+    fs::create_dir_all(shared.join("inner")).unwrap();
+    fs::create_dir(&victim).unwrap();
+    symlink(&victim, shared.join("trap")).unwrap();
+    let path = shared.to_str().unwrap();
+    let swap = "cd /tmp; echo ready; while :; do mv inner x && mv trap inner && mv x trap; mv inner x && mv trap inner && mv x trap; done 2>/dev/null";
+    let attacker = t.bundle(sh(swap).bind(path, "/tmp", &["bind", "rw"]).caps(POWERFUL));
+    attacker.up();
+    attacker.wait_output("ready");
+    for _ in 0..20 {
+        let target = t.bundle(spec().bind(path, "/tmp", &["bind", "rw"]).tmpfs("/tmp/inner/sub", &[]).writable());
+        let out = target.run();
+        assert!(fs::read_dir(&victim).unwrap().next().is_none(), "{out:?}");
+    }
+    attacker.delete_force().ok();
+    t.assert_nothing_left();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// cgroups and devices
+
+#[test]
+fn a_readonly_cgroup_mount_cannot_raise_the_containers_own_limits() {
+    for namespace in [false, true] {
+        let mut spec = sh("for f in memory/memory.limit_in_bytes pids/pids.max cpu/cpu.shares devices/devices.allow; do \
+                           (echo 999 > /sys/fs/cgroup/$f) 2>/dev/null && echo \"wrote $f\"; done; \
+                           mkdir /sys/fs/cgroup/memory/sub 2>/dev/null && echo made; cat /sys/fs/cgroup/memory/memory.limit_in_bytes")
+            .caps(&["CAP_DAC_OVERRIDE"])
+            .resources(json!({"memory": {"limit": 64 << 20}}));
+        if namespace {
+            spec = spec.namespace(json!({"type": "cgroup"}));
+        }
+        assert_eq!(output_of(spec), (64 << 20).to_string());
+    }
+}
+
+#[test]
+fn the_release_agent_of_a_cgroup_cannot_be_set() {
+    // CVE-2022-0492
+    let spec = sh("find /sys/fs/cgroup -name release_agent 2>/dev/null | while read f; do (echo /x > $f) 2>/dev/null && echo \"wrote $f\"; done; echo end")
+        .caps(&["CAP_DAC_OVERRIDE"]);
+    assert_eq!(output_of(spec), "end");
+}
+
+#[test]
+fn device_access_is_denied_by_default_though_nodes_can_be_made() {
+    let script = "mknod /tmp/mem c 1 1; mknod /tmp/kmsg c 1 11; mknod /tmp/disk b 254 0; mknod /tmp/fuse c 10 229; \
+                  for d in mem kmsg disk fuse; do (exec 3</tmp/$d) 2>/dev/null && echo \"opened $d\"; done; echo end";
+    let spec = sh(script).tmpfs("/tmp", &["dev"]).caps(&[
+        "CAP_MKNOD",
+        "CAP_SYS_ADMIN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_SYS_RAWIO",
+        "CAP_SYSLOG",
+    ]);
+    assert_eq!(output_of(spec), "end");
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// the host's files and processes
+
+#[test]
+fn exec_as_another_user_does_not_chown_the_hosts_dev_null() {
+    // Seen in a published runtime: `exec --user` with stdin from /dev/null gave the host's /dev/null away.
+    let before = fs::metadata("/dev/null").unwrap();
+    let t = Test::new();
+    let c = t.bundle(spec().args(&["sleep", "1000"]));
+    c.up();
+    let out = c.exec_with(&["--user", "1000:1000"], &["id", "-u"]).ok();
+    assert_eq!(out.line(), "1000");
+    let after = fs::metadata("/dev/null").unwrap();
+    // Put it right before the assertion, for the host's sake.
+    if (after.uid(), after.gid()) != (before.uid(), before.gid()) {
+        std::os::unix::fs::chown("/dev/null", Some(before.uid()), Some(before.gid())).unwrap();
+    }
+    assert_eq!((after.uid(), after.gid(), after.mode()), (before.uid(), before.gid(), before.mode()));
+}
+
+#[test]
+fn running_as_another_user_does_not_chown_the_hosts_files_given_as_stdio() {
+    let t = Test::new();
+    let input = t.path("input");
+    fs::write(&input, "words").unwrap();
+    fs::set_permissions(&input, fs::Permissions::from_mode(0o600)).unwrap();
+    let before = (fs::metadata("/dev/null").unwrap().uid(), fs::metadata(&input).unwrap().uid());
+    let c = t.bundle(sh("cat").patch(json!({"process": {"user": {"uid": 1000, "gid": 1000}}})));
+    let bundle = c.bundle.to_str().unwrap();
+    t.shell("exec \"$@\" < input", &["run", "--bundle", bundle, &c.id]).ok();
+    c.run().ok();
+    let null = fs::metadata("/dev/null").unwrap().uid();
+    if null != before.0 {
+        std::os::unix::fs::chown("/dev/null", Some(before.0), None).unwrap();
+    }
+    assert_eq!(null, before.0, "the host's /dev/null was given away");
+    not_under!(Runc, "chowns its stdio on purpose");
+    not_under!(Crun, "chowns its stdio on purpose");
+    assert_eq!(fs::metadata(&input).unwrap().uid(), before.1, "a file of the host was given away");
+}
+
+#[test]
+fn chroot_and_dot_dot_do_not_leave_the_pivoted_root() {
+    // The classic: chroot into a subdirectory with an open handle of the real root, then climb.
+    let script = "mkdir -p /tmp/jail/bin && cp /bin/busybox /tmp/jail/bin/ && cd / && chroot /tmp/jail /bin/busybox ls -d ../../../../../../proc/1 2>/dev/null; \
+                  ls -d /proc/1/root/tmp/rustbox-test-* 2>/dev/null; ls /proc/1/cwd/../../../../tmp/ 2>/dev/null | grep rustbox-test; echo end";
+    assert_eq!(output_of(sh(script).caps(POWERFUL).tmpfs("/tmp", &["exec"])), "end");
+}
+
+#[test]
+fn processes_of_the_host_can_be_neither_seen_nor_signalled() {
+    let t = Test::new();
+    let me = std::process::id();
+    let c = t.bundle(
+        sh(&format!("kill -0 {me} 2>/dev/null && echo signalled; ls -d /proc/{me} 2>/dev/null; echo end"))
+            .caps(&["CAP_KILL", "CAP_SYS_PTRACE"]),
+    );
+    assert_eq!(c.run().ok().line(), "end");
+}
+
+#[test]
+fn the_hosts_abstract_sockets_and_interfaces_are_out_of_reach() {
+    let out = output_of(sh("cat /proc/net/unix | wc -l; cat /proc/net/dev | grep -c :"));
+    let mut lines = out.lines();
+    assert_eq!(lines.next(), Some("1"), "a header and nothing else");
+    assert!(lines.next().unwrap().parse::<u32>().unwrap() <= 4, "{out}");
+}
+
+#[test]
+fn the_setgroups_and_session_keyring_of_the_host_do_not_come_along() {
+    let t = Test::new();
+    let c = t.bundle(
+        sh("cat /proc/keys 2>/dev/null | grep -v _ses | grep -c rustbox-secret; true")
+            .set("/linux/maskedPaths", json!([])),
+    );
+    let out = t.shell(
+        "command -v keyctl >/dev/null && keyctl add user rustbox-secret x @s >/dev/null 2>&1; exec \"$@\"",
+        &["run", "--bundle", c.bundle.to_str().unwrap(), &c.id],
+    );
+    assert_eq!(out.ok().line(), "0");
+}
