@@ -129,11 +129,11 @@ impl JudgeArgs {
         };
         if let Some(text) = &self.code {
             let language = language(&|library| library.language("sh", &library.base()?))?;
-            return Ok(Subject::Source { language, text: text.clone().into_bytes() });
+            return Ok(Subject::Source { language: Box::new(language), text: text.clone().into_bytes() });
         }
         if let Some(file) = &self.source {
             let language = language(&|library| library.language_of(file, &library.base()?))?;
-            return Ok(Subject::Source { language, text: run::read_source(file)? });
+            return Ok(Subject::Source { language: Box::new(language), text: run::read_source(file)? });
         }
         if self.judge {
             let bundle = spec::load(bundle)?;

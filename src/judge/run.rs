@@ -57,7 +57,7 @@ pub enum Subject {
     /// Source text in a language.
     Source {
         /// Name or alias of the language.
-        language: Language,
+        language: Box<Language>,
         /// The text.
         text: Vec<u8>,
     },

@@ -291,7 +291,7 @@ impl<'a> Watch<'a> {
                 self.wall_bound = Some(Instant::now() + wall.saturating_sub(since));
                 self.bound = Instant::now() + wall + DYING;
                 self.pressure = Some(pressure());
-                self.check_cpu();
+                self.cpu_check = self.job.meter.cpu_us().map(|_| Instant::now() + self.earliest(0));
                 self.pids_check = self.job.meter.pids_events().map(|_| Instant::now() + PIDS_CHECK);
             }
             Report::ExecFailed(errno, words) => {
@@ -390,8 +390,14 @@ impl<'a> Watch<'a> {
         if used >= limit {
             return self.kill(KillCause::CpuTime);
         }
-        let earliest = Duration::from_micros((limit - used) / self.processors);
-        self.cpu_check = Some(Instant::now() + earliest.clamp(Duration::from_millis(2), Duration::from_secs(2)));
+        self.cpu_check = Some(Instant::now() + self.earliest(used));
+    }
+
+    /// How long what is left of the CPU time lasts at least.
+    fn earliest(&self, used_us: u64) -> Duration {
+        let limit = (self.job.limits.cpu_time_ms + self.job.limits.extra_time_ms) * 1000;
+        let earliest = Duration::from_micros(limit.saturating_sub(used_us) / self.processors);
+        earliest.clamp(Duration::from_millis(2), Duration::from_secs(2))
     }
 
     /// Kills the payload and all it has started. The first cause stays.

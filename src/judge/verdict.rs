@@ -257,10 +257,10 @@ fn internal_error(e: &Evidence) -> Option<Verdict> {
     if e.kill.as_ref().is_some_and(|kill| kill.cause == KillCause::Cancelled) {
         return Some(ie(Cause::IeCancelled));
     }
-    if let Some(compile) = &e.compile {
-        if compile.verdict.status == Status::Ie {
-            return Some(Verdict { provisional: None, ..(*compile.verdict).clone() });
-        }
+    if let Some(compile) = &e.compile
+        && compile.verdict.status == Status::Ie
+    {
+        return Some(Verdict { provisional: None, ..(*compile.verdict).clone() });
     }
     if let Some(what) = missing(e) {
         return Some(ie(Cause::IeEvidenceMissing).detail(format!("{what} is unknown")));

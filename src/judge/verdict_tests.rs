@@ -294,7 +294,8 @@ fn compile_failures_keep_their_own_verdict_as_detail() {
 
 #[test]
 fn missing_evidence_is_an_internal_error_unless_its_control_was_degraded() {
-    let cases: [(fn(&mut Evidence), Option<&str>); 8] = [
+    type Forget = fn(&mut Evidence);
+    let cases: [(Forget, Option<&str>); 8] = [
         (|e| e.payload.wait_status = None, None),
         (|e| e.payload.wall_us = None, None),
         (|e| e.streams.stdout_bytes = None, None),

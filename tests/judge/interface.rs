@@ -258,6 +258,8 @@ fn bad_input_is_status_2_and_runs_nothing() {
         (&["--code", "true", "--stdout", "/nowhere/x"], &["/nowhere/x"]),
         (&["--source", "/nowhere.py"], &["/nowhere.py"]),
         (&["--source", "/dev/null", "--language", "sh"], &["/dev/null", "regular"]),
+        (&["--code", "true", "--detach"], &["--detach"]),
+        (&["--code", "true", "--keep"], &["--keep"]),
         (&["--code", "true", "--source", "x.sh"], &["--source"]),
         (&["--judge", "-b", "/nowhere"], &["/nowhere"]),
         (&["--", "/no/such/program"], &["/no/such/program", "No such file"]),
