@@ -188,11 +188,16 @@ fn the_terminal_is_the_containers_and_only_the_slave_changes_hands() {
     .unwrap();
     drop(far);
     let master = host_console::receive(near.as_fd()).unwrap();
-    nix::unistd::write(&master, b"hello\n").unwrap();
     let mut seen = Vec::new();
     let mut buffer = [0; 1024];
+    let mut asked = false;
     while let Ok(length @ 1..) = nix::unistd::read(master.as_raw_fd(), &mut buffer) {
         seen.extend_from_slice(&buffer[..length]);
+        // Only after both lines: the terminal's echo could come between them.
+        if !asked && String::from_utf8_lossy(&seen).contains("33 77\r\n") {
+            nix::unistd::write(&master, b"hello\n").unwrap();
+            asked = true;
+        }
     }
     let seen = String::from_utf8_lossy(&seen).into_owned();
     assert!(seen.contains("/dev/pts/0\r\n33 77\r\n") && seen.contains("got hello\r\n"), "{seen}");
@@ -248,6 +253,8 @@ fn a_network_device_moves_with_its_address() {
     .unwrap();
     let target = std::fs::File::open(format!("/proc/{}/ns/net", child.pid)).unwrap();
     let moved = net_devices::move_all(&devices, target.as_fd()).unwrap();
+    // Without a process or handle in it the first namespace would go, and take the pair's other end with it.
+    let _first = std::fs::File::open("/proc/self/ns/net").unwrap();
     process::setns(target.as_fd(), libc::CLONE_NEWNET).unwrap();
     net_devices::configure(&moved).unwrap();
     let shown = sh("ip -o -4 addr show dev eth7; ip -o link show dev eth7");

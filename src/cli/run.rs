@@ -34,7 +34,9 @@ pub struct Args {
 /// Runs `run`.
 pub fn main(global: &Global, args: Args) -> ExitCode {
     match args.judge.asked() {
-        Ok(true) if args.detach || args.keep || args.bundle.pid_file.is_some() || args.bundle.console_socket.is_some() => {
+        Ok(true)
+            if args.detach || args.keep || args.bundle.pid_file.is_some() || args.bundle.console_socket.is_some() =>
+        {
             let words = "a judged run knows no --detach, --keep, --pid-file and --console-socket".to_owned();
             return report(global, &Error::Usage(words));
         }
