@@ -103,12 +103,15 @@ fn an_exec_has_no_descriptor_but_its_three() {
 #[test]
 fn a_process_of_the_container_cannot_read_an_execs_descriptors() {
     // CVE-2016-9962: between joining the pid namespace and exec, the runtime could be looked into and had descriptors of
-    // the host. (CAP_SYS_PTRACE in the host's user namespace overrides whatever a process does to hide.)
-    let spy = "echo ready; while :; do for f in /proc/[0-9]*/fd/*; do l=$(readlink $f 2>/dev/null); \
-               case $l in /dev/null|pipe:*|/proc/[0-9]*|/tmp/rustbox-test-*/io/*|'') ;; *) echo \"leak $f $l\";; esac; done; done";
+    // the host, and the host's root. CAP_SYS_PTRACE in the host's user namespace overrides whatever a process does to
+    // hide, so there must be nothing to see but the line to the runtime, which is a socket.
+    let spy = "echo ready; while :; do ls -d /proc/[0-9]*/root/tmp/rustbox-test-* /proc/[0-9]*/cwd/tmp/rustbox-test-* 2>/dev/null \
+               && echo \"leak of the host's files\"; for f in /proc/[0-9]*/fd/*; do l=$(readlink $f 2>/dev/null); \
+               case $l in /dev/null|pipe:*|socket:*|/proc/[0-9]*|/tmp/rustbox-test-*/io/*|'') ;; *) echo \"leak $f $l\";; esac; done; done";
     let host_root = sh(spy).caps(&["CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_KILL", "CAP_SYS_ADMIN"]);
+    let host_tracer = sh(spy).caps(&["CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN"]);
     let own_root = sh(spy).caps(&["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"]).userns(700_000, 65536);
-    for spec in [host_root, own_root] {
+    for spec in [host_root, host_tracer, own_root] {
         let t = Test::new();
         let c = t.bundle(spec);
         for dir in ["", "proc", "sys", "dev", "etc", "tmp"] {

@@ -299,7 +299,7 @@ impl<'a> Plan<'a> {
         let staged = namespaces.needs_stage() || stage_offsets.is_some();
         let stage_line = line.try_clone()?;
         let into = entry.into.as_ref().map(AsFd::as_fd);
-        spawn(namespaces, stage_offsets, into, channel, &stage_line, || {
+        spawn(namespaces, stage_offsets, into, channel, stage_line, || {
             Init {
                 record,
                 spec,

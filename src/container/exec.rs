@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{Process, Spec};
 
+use crate::cgroup;
 use crate::container::namespaces::Namespaces;
+use crate::container::spawn::introduced;
 use crate::container::state::{Record, Root, Status, read_spec, status};
 use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message, failure};
@@ -14,7 +16,7 @@ use crate::init::process::{ProcessPlan, Setting};
 use crate::init::procfs::Procfs;
 use crate::seccomp::{self, Filter};
 use crate::sys::clone::{Child, CloneArgs, clone3};
-use crate::sys::process;
+use crate::sys::{process, wait};
 
 /// What `exec` is asked for, beyond the process.
 #[derive(Debug, Default)]
@@ -81,42 +83,23 @@ struct Joiner<'a> {
 }
 
 impl Joiner<'_> {
+    /// Two clones. A stage, which no process of the container can see, enters the cgroups and the namespaces and closes
+    /// what it holds of the host; its child is born into the pid namespace with nothing to be looked into or taken
+    /// over (CVE-2016-9962), whatever capabilities the container's processes have.
     fn spawn(mut self, init: &OwnedFd, options: &Options) -> Result<Child> {
         let entry = self.record.cgroup.open().entry()?;
         let (channel, line) = Channel::pair()?;
-        if self.namespaces.has(libc::CLONE_NEWPID) {
-            // Holds for the next child only, and this process makes no other.
-            process::setns(init.as_fd(), libc::CLONE_NEWPID).at("join the pid namespace of", &self.record.id)?;
-        }
         self.plan.set_initial_affinity()?;
         let user_namespace = self.namespaces.has(libc::CLONE_NEWUSER);
-        let child =
-            clone3(CloneArgs { namespaces: 0, cgroup: entry.into.as_ref().map(AsFd::as_fd), sibling: false }, || {
-                let joined = entry.enter().and_then(|()| {
-                    if !user_namespace {
-                        self.plan.outside(Some(&self.procfs), None)?;
-                    }
-                    // The creator sets limits from outside and records the pid before the program may run.
-                    match line.receive()? {
-                        Some(Message::Commit) => self.join(init, options),
-                        _ => Err(Error::Other("the creator has ended".to_owned())),
-                    }
-                });
-                let filter = self.filter.take();
-                let mut load = || filter.as_ref().map_or(Ok(()), |filter| filter.load().map(drop));
-                let filtered = filter.is_some();
-                let error = match joined
-                    .and_then(|()| self.plan.apply(Some(&self.procfs), filtered.then_some(&mut load as _)))
-                    .and_then(|()| self.plan.resolve())
-                {
-                    Ok(()) => self.plan.exec(filtered.then_some(&mut load as _)),
-                    Err(error) => error,
-                };
-                let _ = line.send(&failure(&error));
-                1
-            })
-            .at("clone a process for", &self.record.id)?;
+        let cgroup = entry.into.as_ref().map(AsFd::as_fd);
+        let stage = clone3(CloneArgs { namespaces: 0, cgroup, sibling: false }, || {
+            let Err(error) = self.stage(init, &entry, &line, options);
+            let _ = line.send(&failure(&error));
+            wait::exit_now(1)
+        })
+        .at("clone a process for", &self.record.id)?;
         drop(line);
+        let child = introduced(&channel, &stage)?;
         let started = self.accompany(&channel, &child, user_namespace, options);
         if started.is_err() {
             let _ = process::pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
@@ -126,6 +109,7 @@ impl Joiner<'_> {
     }
 
     fn accompany(&self, channel: &Channel, child: &Child, user_namespace: bool, options: &Options) -> Result<()> {
+        // The limits are set from outside and the pid is recorded before the program may run.
         if user_namespace {
             self.plan.outside(Some(&self.procfs), Some(child.pid))?;
         }
@@ -148,15 +132,20 @@ impl Joiner<'_> {
         heard
     }
 
-    /// Enters the container's namespaces, all at once, and takes a terminal.
-    fn join(&self, init: &OwnedFd, options: &Options) -> Result<()> {
-        // Processes of the container must not look into this one, which still holds descriptors of
-        // the host (CVE-2016-9962); executing the program makes it dumpable again.
-        process::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).at("make", "the new process undumpable")?;
-        let mut flags = self.namespaces.new & !libc::CLONE_NEWPID;
-        for join in &self.namespaces.join {
-            flags |= join.flag & !libc::CLONE_NEWPID;
+    /// The stage: everything up to the process that the container sees. Ends its process where it succeeds.
+    fn stage(
+        &mut self,
+        init: &OwnedFd,
+        entry: &cgroup::Entry,
+        line: &Channel,
+        options: &Options,
+    ) -> Result<std::convert::Infallible> {
+        entry.enter()?;
+        if !self.namespaces.has(libc::CLONE_NEWUSER) {
+            self.plan.outside(Some(&self.procfs), None)?;
         }
+        process::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).at("make", "the joining process undumpable")?;
+        let flags = self.namespaces.join.iter().fold(self.namespaces.new, |flags, join| flags | join.flag);
         if flags != 0 {
             process::setns(init.as_fd(), flags).at("join the namespaces of", &self.record.id)?;
         }
@@ -164,6 +153,44 @@ impl Joiner<'_> {
             process::setresgid(0).at("become", "group 0 of the user namespace")?;
             process::setresuid(0).at("become", "user 0 of the user namespace")?;
         }
+        let mut keep = vec![line.as_fd()];
+        keep.extend(options.console_socket.as_ref().map(AsFd::as_fd));
+        keep.extend((0..3 + options.preserve_fds as i32).filter_map(|fd| process::inherited(fd).ok()));
+        if self.plan.needs_procfs() {
+            keep.push(self.procfs.as_fd());
+        }
+        wait::close_all_but(&keep).at("close", "the descriptors of the host")?;
+        let arguments = CloneArgs { namespaces: 0, cgroup: None, sibling: true };
+        let child = clone3(arguments, || {
+            let error = self.become_program(line, options);
+            let _ = line.send(&failure(&error));
+            wait::exit_now(1)
+        })
+        .at("clone a process for", &self.record.id)?;
+        line.send_with(&Message::Made(child.pid), Some(child.pidfd.as_fd()))?;
+        wait::exit_now(0)
+    }
+
+    /// In the container: takes a terminal and becomes the program; returns only where that fails.
+    fn become_program(&mut self, line: &Channel, options: &Options) -> Error {
+        let filter = self.filter.take();
+        let mut load = || filter.as_ref().map_or(Ok(()), |filter| filter.load().map(drop));
+        let filtered = filter.is_some();
+        let procfs = self.plan.needs_procfs().then_some(&self.procfs);
+        let ready = match line.receive() {
+            Ok(Some(Message::Commit)) => self.take_terminal(options),
+            _ => Err(Error::Other("the creator has ended".to_owned())),
+        };
+        match ready
+            .and_then(|()| self.plan.apply(procfs, filtered.then_some(&mut load as _)))
+            .and_then(|()| self.plan.resolve())
+        {
+            Ok(()) => self.plan.exec(filtered.then_some(&mut load as _)),
+            Err(error) => error,
+        }
+    }
+
+    fn take_terminal(&self, options: &Options) -> Result<()> {
         process::setsid().at("start", "a new session")?;
         if self.plan.terminal {
             let socket = options

@@ -29,7 +29,7 @@ pub fn spawn(
     time_offsets: Option<&dyn Fn() -> Result<()>>,
     cgroup: Option<std::os::fd::BorrowedFd<'_>>,
     creator: &Channel,
-    line: &Channel,
+    line: Channel,
     init: impl FnOnce() -> i32,
 ) -> Result<Child> {
     let flags = (namespaces.new & IN_CLONE) as u64;
@@ -39,7 +39,7 @@ pub fn spawn(
     // The stage is born in the cgroup, and init in the stage's: inside a joined user namespace the
     // clone would not be allowed to choose.
     let stage = clone3(CloneArgs { namespaces: 0, cgroup, sibling: false }, || {
-        match stage(namespaces, time_offsets, flags, line, init) {
+        match self::stage(namespaces, time_offsets, flags, &line, init) {
             Ok(()) => 0,
             Err(error) => {
                 let _ = line.send(&failure(&error));
@@ -48,9 +48,19 @@ pub fn spawn(
         }
     })
     .map_err(refused)?;
+    // Its end then ends the line too, should it be killed before it has said a word.
+    drop(line);
+    introduced(creator, &stage)
+}
+
+/// Hears from a stage of the process that it has made, and reaps the stage.
+///
+/// # Errors
+/// What kept it from making one.
+pub(super) fn introduced(creator: &Channel, stage: &Child) -> Result<Child> {
     let made = match creator.receive_with() {
         Ok(Some((Message::Made(pid), Some(pidfd)))) => Ok(Child { pid, pidfd }),
-        Ok(Some((Message::Failed(_, text), _))) => Err(Error::Other(text)),
+        Ok(Some((Message::Failed(errno, text), _))) => Err(Error::Init { errno, text }),
         Ok(_) => Err(Error::Other("the process that joins the namespaces has ended".to_owned())),
         Err(error) => Err(error),
     };

@@ -4,7 +4,7 @@
 //! init the end of the line before [`Message::Commit`] means that the creator has died: it ends too.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType};
 
@@ -124,6 +124,12 @@ impl Channel {
     /// As `recvmsg(2)`.
     pub fn receive(&self) -> Result<Option<Message>> {
         Ok(self.receive_with()?.map(|(message, _)| message))
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
