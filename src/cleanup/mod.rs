@@ -89,11 +89,10 @@ pub fn release(
         left.push(error.to_string());
     }
     left.extend(remaining.iter().map(|path| format!("cgroup `{}`", path.display())));
-    if let Some(group) = &record.resctrl
-        && let Err(error) = std::fs::remove_dir(group)
-        && error.kind() != std::io::ErrorKind::NotFound
+    if let Some(directories) = &record.resctrl
+        && let Err(error) = crate::init::intel_rdt::remove(&record.id, directories)
     {
-        left.push(format!("resctrl group `{}`: {error}", group.display()));
+        left.push(error.to_string());
     }
     let mounts_gone = match mounts::below(&[directory.path(), &record.rootfs]) {
         Ok(mounts) => {

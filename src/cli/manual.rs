@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, say};
 use crate::error::{At, Result};
 
 /// Write the manual pages
@@ -48,8 +48,9 @@ fn page(command: &clap::Command, name: &str, dir: &Path) -> Result<()> {
 /// Prints the completion script.
 ///
 /// # Errors
-/// Never; printing to a closed pipe ends the process.
+/// As `write(2)`.
 pub fn completions(args: &CompletionArgs) -> Result<()> {
-    clap_complete::generate(args.shell, &mut Cli::command(), "rustbox", &mut std::io::stdout());
-    Ok(())
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "rustbox", &mut script);
+    say(&String::from_utf8_lossy(&script))
 }

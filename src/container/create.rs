@@ -3,11 +3,12 @@
 //! Everything is decided and opened before the clone. Nothing that outlives this process is made
 //! before the record that names it is on disk, and whatever fails afterwards is released and proved gone.
 
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hooks, Spec};
+use oci_spec::runtime::{Hooks, LinuxNetDevice, Spec};
 
 use crate::cgroup::{self, Entry};
 use crate::cleanup;
@@ -196,6 +197,10 @@ impl<'a> Plan<'a> {
         let own_pid_namespace = namespaces.new & libc::CLONE_NEWPID != 0;
         let mut record = new_record(id, &bundle.dir, rootfs.path().to_owned(), spec, cgroup, own_pid_namespace)?;
         record.ungated = options.ungated;
+        record.resctrl = linux
+            .and_then(|linux| linux.intel_rdt().as_ref())
+            .map(|rdt| crate::init::intel_rdt::plan(id, rdt))
+            .transpose()?;
         Ok(Plan {
             record,
             sysctl: linux.map(crate::init::sysctl::plan).transpose()?.unwrap_or_default(),
@@ -240,7 +245,8 @@ impl<'a> Plan<'a> {
         let (channel, line) = Channel::pair().map_err(early)?;
 
         let hooks = spec.hooks().as_ref();
-        let creator_hooks = hooks.is_some_and(has_creator_hooks);
+        // Init also waits at this point where interfaces have to arrive before its own hooks run.
+        let creator_hooks = hooks.is_some_and(has_creator_hooks) || net_devices(spec).is_some();
         let child =
             self.clone_init(spec, (&entry, payload.as_ref()), gate, &channel, line, creator_hooks).map_err(early)?;
         let conversation = Conversation { channel: &channel, child: &child.pidfd };
@@ -354,15 +360,23 @@ impl<'a> Plan<'a> {
             None => &mut quiet,
         };
         self.process.warnings.drain(..).for_each(&mut *warn);
-        if self.namespaces.new & libc::CLONE_NEWUSER != 0 {
-            let linux = spec.linux().as_ref();
-            crate::init::user_namespace::write_mappings(&self.procfs, pid, linux, self.options.rootless)?;
+        let linux = spec.linux().as_ref();
+        if self.namespaces.has(libc::CLONE_NEWUSER) {
             // Here are the privileges for them, and init has none in the first user namespace any more.
             self.process.outside(Some(&self.procfs), Some(pid))?;
+        }
+        if self.namespaces.new & libc::CLONE_NEWUSER != 0 {
+            crate::init::user_namespace::write_mappings(&self.procfs, pid, linux, self.options.rootless)?;
             conversation.channel.send(&Message::Mapped)?;
+        }
+        if let Some(rdt) = linux.and_then(|linux| linux.intel_rdt().as_ref()) {
+            crate::init::intel_rdt::set_up(&self.record.id, rdt, pid)?;
         }
         if creator_hooks {
             conversation.expect(&Message::Mounted, warn)?;
+            if let Some(devices) = net_devices(spec) {
+                super::net_devices::attach(devices, &self.procfs, pid)?;
+            }
             *hooks_ran = true;
             let hooks = spec.hooks().as_ref();
             let state = Report::for_hooks(&self.record, Status::Creating, pid);
@@ -385,6 +399,11 @@ impl<'a> Plan<'a> {
         conversation.channel.send(&Message::Commit)?;
         Ok(init)
     }
+}
+
+/// The interfaces that the container gets, where it gets any.
+fn net_devices(spec: &Spec) -> Option<&HashMap<String, LinuxNetDevice>> {
+    spec.linux().as_ref()?.net_devices().as_ref().filter(|devices| !devices.is_empty())
 }
 
 /// The container's cgroups in the terms of a mount of type `cgroup`.

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod kill;
 pub mod list;
 pub mod namespaces;
+mod net_devices;
 pub mod report;
 pub mod run;
 pub mod spawn;

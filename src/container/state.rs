@@ -70,9 +70,9 @@ pub struct Record {
     /// It was created by `run`, which starts it without a gate.
     #[serde(default)]
     pub ungated: bool,
-    /// Intel RDT or another resource outside cgroups that `delete` releases: its resctrl directory.
+    /// The directories of resctrl that `delete` releases (`linux.intelRdt`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resctrl: Option<PathBuf>,
+    pub resctrl: Option<crate::init::intel_rdt::Directories>,
 }
 
 /// The states of the runtime specification, and runc's `paused`.
