@@ -15,6 +15,7 @@ use crate::cleanup;
 use crate::container::hooks::{self, Kind};
 use crate::container::identity::{self, ProcessId};
 use crate::container::namespaces::Namespaces;
+use crate::container::pid_file;
 use crate::container::report::Report;
 use crate::container::spawn::{Conversation, spawn};
 use crate::container::state::{Directory, Record, Root, Status, new_record};
@@ -22,13 +23,12 @@ use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message};
 use crate::init::process::{ProcessPlan, Setting};
 use crate::init::procfs::Procfs;
-use crate::init::rootfs::{CgroupHierarchy, CgroupView, Rootfs, RootfsContext};
-use crate::init::{Gate, Init, Reaper};
+use crate::init::rootfs::{CgroupView, Rootfs, RootfsContext};
+use crate::init::{Gate, Init, Loader, Reaper};
 use crate::seccomp;
 use crate::seccomp::notify::{self, Agent};
 use crate::spec::{self, Bundle};
 use crate::sys::mailbox::Mailbox;
-use crate::sys::path;
 
 /// How long init may take to attach a filter that it has announced.
 const LISTENER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -67,7 +67,7 @@ pub struct JudgeOptions<'a> {
     /// The process 1 under which the program runs.
     pub reaper: &'a dyn Reaper,
     /// Loads the judge's filters.
-    pub seccomp: &'a dyn Fn(&Channel) -> Result<()>,
+    pub seccomp: &'a Loader<'a>,
     /// Which cgroups the sandbox gets.
     pub cgroup: cgroup::Plan,
 }
@@ -175,7 +175,7 @@ impl<'a> Plan<'a> {
                 new_mount_ns: namespaces.has(libc::CLONE_NEWNS),
                 cgroup_ns: namespaces.has(libc::CLONE_NEWCGROUP),
                 no_pivot: options.no_pivot,
-                cgroup: cgroup_view(&cgroup),
+                cgroup: CgroupView::of(&cgroup),
             },
         )?;
         let process = spec.process().as_ref().ok_or_else(|| Error::config("$.process", "is missing"))?;
@@ -288,7 +288,7 @@ impl<'a> Plan<'a> {
             None => Ok(()),
         };
         let judge = options.judge.as_ref();
-        let loader: Option<&dyn Fn(&Channel) -> Result<()>> = match judge {
+        let loader: Option<&Loader<'_>> = match judge {
             Some(judge) => Some(judge.seccomp),
             None if seccomp.is_some() => Some(&load),
             None => None,
@@ -393,7 +393,7 @@ impl<'a> Plan<'a> {
         let init = identity::identify(pid)?
             .ok_or_else(|| Error::Other("the container's first process has ended unexpectedly".to_owned()))?;
         if let Some(file) = &self.options.pid_file {
-            write_pid_file(file, pid)?;
+            pid_file::write(file, pid)?;
         }
         directory.record_init(init)?;
         conversation.channel.send(&Message::Commit)?;
@@ -404,29 +404,6 @@ impl<'a> Plan<'a> {
 /// The interfaces that the container gets, where it gets any.
 fn net_devices(spec: &Spec) -> Option<&HashMap<String, LinuxNetDevice>> {
     spec.linux().as_ref()?.net_devices().as_ref().filter(|devices| !devices.is_empty())
-}
-
-/// The container's cgroups in the terms of a mount of type `cgroup`.
-fn cgroup_view(plan: &cgroup::Plan) -> CgroupView {
-    if plan.directories.is_empty() {
-        return CgroupView::None;
-    }
-    if plan.is_unified() {
-        return CgroupView::V2 { directory: plan.directories[0].path.clone() };
-    }
-    let hierarchies = plan.directories.iter().map(|directory| CgroupHierarchy {
-        mountpoint: directory.root.clone(),
-        controllers: match directory.version {
-            cgroup::Version::V2 => String::new(),
-            version => {
-                let names: Vec<&str> =
-                    directory.controllers.iter().map(|controller| controller.name(version)).collect();
-                names.join(",")
-            }
-        },
-        directory: directory.path.clone(),
-    });
-    CgroupView::V1 { hierarchies: hierarchies.collect() }
 }
 
 impl Created {
@@ -468,24 +445,4 @@ pub fn poststop(record: &Record) -> Result<Vec<Error>> {
 fn has_creator_hooks(hooks: &Hooks) -> bool {
     let prestart = hooks.prestart();
     [prestart, hooks.create_runtime()].into_iter().flatten().any(|hooks| !hooks.is_empty())
-}
-
-/// Writes the pid as a file that appears whole, by rename.
-pub(crate) fn write_pid_file(file: &Path, pid: libc::pid_t) -> Result<()> {
-    let mut temporary = file.as_os_str().to_owned();
-    temporary.push(format!(".{}", std::process::id()));
-    let temporary = Path::new(&temporary);
-    let written = path::openat(
-        path::CWD,
-        &*path::c_path(temporary).at("name", temporary.display())?,
-        libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW,
-        0o644,
-    )
-    .and_then(|fd| path::write_once(fd.as_fd(), pid.to_string().as_bytes()))
-    .at("write the pid file", file.display())
-    .and_then(|()| std::fs::rename(temporary, file).at("write the pid file", file.display()));
-    if written.is_err() {
-        let _ = std::fs::remove_file(temporary);
-    }
-    written
 }

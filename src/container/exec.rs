@@ -114,7 +114,7 @@ impl Joiner<'_> {
             self.plan.outside(Some(&self.procfs), Some(child.pid))?;
         }
         if let Some(file) = &options.pid_file {
-            super::create::write_pid_file(file, child.pid)?;
+            super::pid_file::write(file, child.pid)?;
         }
         let _ = channel.send(&Message::Commit);
         let heard = match channel.receive()? {

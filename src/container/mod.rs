@@ -11,6 +11,7 @@ pub mod kill;
 pub mod list;
 pub mod namespaces;
 mod net_devices;
+mod pid_file;
 pub mod report;
 pub mod run;
 pub mod spawn;

@@ -71,12 +71,15 @@ pub struct Init<'a> {
     /// The creator runs hooks once the mounts are made.
     pub creator_hooks: bool,
     /// Loads the seccomp filter, where there is one.
-    pub seccomp: Option<&'a dyn Fn(&Channel) -> Result<()>>,
+    pub seccomp: Option<&'a Loader<'a>>,
     /// The filter notifies: it is loaded before the gate, while the creator can take the listener.
     pub seccomp_before_gate: bool,
     /// Makes init a tiny process 1 that runs the program as its child, and the cgroups that the child enters.
     pub reaper: Option<(&'a dyn Reaper, &'a cgroup::Entry)>,
 }
+
+/// Loads a seccomp filter into the calling thread; the line is for what the creator must know of it.
+pub type Loader<'a> = dyn Fn(&Channel) -> Result<()> + 'a;
 
 /// Init's ends of the gate.
 #[derive(Debug)]

@@ -75,6 +75,31 @@ pub enum CgroupView {
     },
 }
 
+impl CgroupView {
+    /// The view of the container's cgroups as they are planned.
+    pub fn of(plan: &crate::cgroup::Plan) -> CgroupView {
+        if plan.directories.is_empty() {
+            return CgroupView::None;
+        }
+        if plan.is_unified() {
+            return CgroupView::V2 { directory: plan.directories[0].path.clone() };
+        }
+        let hierarchies = plan.directories.iter().map(|directory| CgroupHierarchy {
+            mountpoint: directory.root.clone(),
+            controllers: match directory.version {
+                crate::cgroup::Version::V2 => String::new(),
+                version => {
+                    let names: Vec<&str> =
+                        directory.controllers.iter().map(|controller| controller.name(version)).collect();
+                    names.join(",")
+                }
+            },
+            directory: directory.path.clone(),
+        });
+        CgroupView::V1 { hierarchies: hierarchies.collect() }
+    }
+}
+
 /// One mounted hierarchy.
 #[derive(Debug, Clone)]
 pub struct CgroupHierarchy {
