@@ -141,6 +141,28 @@ fn a_failed_create_in_a_cgroup_with_a_stranger_in_it_leaves_the_stranger_alone()
     assert_eq!(c.status(), "running");
 }
 
+#[test]
+fn sigkill_reaches_the_container_and_not_a_stranger_in_its_cgroup() {
+    // Without a pid namespace the whole container is to die, and its cgroup says who that is; but not this one.
+    rustbox_only!();
+    let t = Test::new();
+    let stranger = t.bundle(spec().args(&["sleep", "1000"]));
+    stranger.up();
+    let path = json!({"linux": {"cgroupsPath": format!("/{}", stranger.cgroup)}});
+    for all in [false, true] {
+        let c = t.bundle(spec().args(&["sleep", "1000"]).without_namespace("pid").patch(path.clone()));
+        c.up();
+        let mut kill = vec!["kill", &c.id, "KILL"];
+        if all {
+            kill.push("--all");
+        }
+        t.runtime(&kill).ok();
+        c.wait_status("stopped");
+        c.delete().ok();
+        assert_eq!(stranger.status(), "running", "all: {all}");
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // memory
 

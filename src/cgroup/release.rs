@@ -42,6 +42,14 @@ impl Cgroup {
             .map(|directory| directory.path.as_path())
     }
 
+    /// Whether others were in the directory that says who is a member: then it does not say who is the container's.
+    pub fn is_shared(&self) -> bool {
+        match self.plan.unified() {
+            Some(unified) => unified.shared,
+            None => self.plan.directories.iter().any(|directory| directory.shared),
+        }
+    }
+
     /// Kills everything in the cgroup with SIGKILL, at once and against any fork bomb: by `cgroup.kill` where there
     /// is a v2 directory, else by freezing, signalling and thawing until it is empty. Returns
     /// without having killed (`false`) where the cgroup was shared: what was there before is not ours.
@@ -51,10 +59,10 @@ impl Cgroup {
     /// # Errors
     /// As `write(2)`.
     pub fn kill(&self) -> Result<bool> {
+        if self.is_shared() {
+            return Ok(false);
+        }
         if let Some(unified) = self.plan.unified() {
-            if unified.shared {
-                return Ok(false);
-            }
             match Dir::new(&unified.path).try_write("cgroup.kill", "1") {
                 Ok(()) => return Ok(true),
                 Err(Errno::ENOENT) if !unified.path.exists() => return Ok(true),

@@ -2,21 +2,21 @@
 
 use std::os::fd::AsFd;
 
-use crate::container::state::{Root, Status, read_record, status};
+use crate::container::state::{Root, Status, status};
 use crate::error::{At, Error, Result};
 use crate::sys::{Errno, process};
 
-/// Sends `signal` to the container's first process; with `all`, to every process of its cgroups.
+/// Sends `signal` to the container's first process; with `all`, to every process of its cgroups. In a cgroup that
+/// others were in before, nobody but the first process is known to be the container's.
 ///
 /// # Errors
 /// [`Error::State`] where the container has no process ("kill", runtime specification).
 pub fn kill(root: &Root, id: &str, signal: i32, all: bool) -> Result<()> {
-    let (dir, _) = root.look(id)?;
-    let record = read_record(dir.as_fd(), id)?;
+    let (dir, record) = root.look(id)?;
     let (now, live) = status(dir.as_fd(), &record)?;
     // Without a pid namespace of its own, the death of the first process ends nobody else.
-    if all || (signal == libc::SIGKILL && !record.own_pid_namespace) {
-        let cgroup = record.cgroup.open();
+    let cgroup = record.cgroup.open();
+    if (all || (signal == libc::SIGKILL && !record.own_pid_namespace)) && !cgroup.is_shared() {
         if signal == libc::SIGKILL {
             return cgroup.kill().map(drop);
         }
