@@ -51,6 +51,14 @@ impl Proof {
     pub fn require(self) -> Result<Proof> {
         if self.clean { Ok(self) } else { Err(Error::Unclean { id: self.id, left: self.left }) }
     }
+
+    /// The error that made the release necessary, with what remains where something does.
+    pub fn after(self, error: Error) -> Error {
+        match self.require() {
+            Ok(_) => error,
+            Err(unclean) => Error::Context { context: error.to_string(), source: Box::new(unclean) },
+        }
+    }
 }
 
 /// Ends what is left of a container and proves it gone. The state directory goes last, and stays
@@ -163,11 +171,5 @@ fn gone(path: &Path, left: &mut Vec<String>) -> bool {
             left.push(format!("state directory `{}`", path.display()));
             false
         }
-    }
-}
-
-impl From<Proof> for Error {
-    fn from(proof: Proof) -> Self {
-        Error::Unclean { id: proof.id, left: proof.left }
     }
 }

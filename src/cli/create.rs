@@ -1,15 +1,14 @@
 //! `rustbox create`.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use std::path::{Path, PathBuf};
 
 use crate::cli::Global;
 use crate::container::create::{self, Options};
 use crate::container::run::wants_terminal;
 use crate::error::{At, Error, Result};
 use crate::spec;
+use crate::sys::socket;
 
 /// Options of `create` and `run` alike.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -69,7 +68,7 @@ impl BundleArgs {
     pub fn options<'a>(&self, global: &Global) -> Result<Options<'a>> {
         Ok(Options {
             pid_file: self.pid_file.clone(),
-            console_socket: self.console_socket.as_ref().map(connect_to).transpose()?,
+            console_socket: self.console_socket.as_deref().map(connect_to).transpose()?,
             preserve_fds: self.preserve_fds,
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
@@ -84,12 +83,8 @@ impl BundleArgs {
 ///
 /// # Errors
 /// As `connect(2)`, with the path.
-pub fn connect_to(path: &PathBuf) -> Result<OwnedFd> {
-    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
-        .at("open a socket for", path.display())?;
-    let address = UnixAddr::new(path).at("connect to the console socket", path.display())?;
-    connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &address).at("connect to the console socket", path.display())?;
-    Ok(socket)
+pub fn connect_to(path: &Path) -> Result<OwnedFd> {
+    socket::connect(path, None).at("connect to the console socket", path.display())
 }
 
 /// Runs `create`.

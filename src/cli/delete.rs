@@ -30,8 +30,7 @@ pub fn main(global: &Global, args: &Args) -> Result<()> {
     if args.json {
         say_json(&deleted.proof)?;
     }
-    if let Ok(proof) = serde_json::to_string(&deleted.proof) {
-        global.log().debug(&format!("deleted {}: {proof}", args.id));
-    }
+    let proof = || serde_json::to_string(&deleted.proof).unwrap_or_default();
+    global.log().debug(|| format!("deleted {}: {}", args.id, proof()));
     deleted.proof.require().map(drop)
 }

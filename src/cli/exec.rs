@@ -9,7 +9,7 @@ use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec, User};
 use crate::cli::create::connect_to;
 use crate::cli::{Global, report};
 use crate::container::console;
-use crate::container::exec::{Options, configuration, exec};
+use crate::container::exec::{Options, Target, exec};
 use crate::container::foreground::{Signals, wait};
 use crate::error::{Error, Result};
 use crate::spec;
@@ -87,17 +87,17 @@ fn run(global: &Global, args: &Args) -> Result<u8> {
         return Err(Error::Usage("exec needs a COMMAND, or --process FILE".to_owned()));
     }
     let root = global.open_root()?;
-    let spec = configuration(&root, &args.id)?;
-    let mut process = args.document(&spec)?;
-    super::exe::protect(&spec)?;
+    let target = Target::open(&root, &args.id)?;
+    let mut process = args.document(&target.spec)?;
+    super::exe::protect(&target.spec)?;
     let mut options = Options {
         pid_file: args.pid_file.clone(),
-        console_socket: args.console_socket.as_ref().map(connect_to).transpose()?,
+        console_socket: args.console_socket.as_deref().map(connect_to).transpose()?,
         preserve_fds: args.preserve_fds,
         ignore_paused: args.ignore_paused,
     };
     if args.detach {
-        return exec(&root, &args.id, &process, &options).map(|_| 0);
+        return exec(&root, &target, &process, &options).map(|_| 0);
     }
     let signals = Signals::take()?;
     let mut terminal = None;
@@ -107,12 +107,12 @@ fn run(global: &Global, args: &Args) -> Result<u8> {
         options.console_socket = Some(theirs);
         terminal = Some(ours);
     }
-    let child = exec(&root, &args.id, &process, &options)?;
+    let child = exec(&root, &target, &process, &options)?;
     let ended = match terminal {
         Some(socket) => console::wait(&child.pidfd, &signals, socket.as_fd())?,
         None => wait(&child.pidfd, &signals)?,
     };
-    Ok(u8::try_from(ended.status() & 0xff).unwrap_or(1))
+    Ok(ended.status())
 }
 
 impl Args {

@@ -45,9 +45,9 @@ impl Log<'_> {
     }
 
     /// Something that only matters when something is being looked for.
-    pub fn debug(&self, text: &str) {
+    pub fn debug(&self, text: impl FnOnce() -> String) {
         if self.debug && self.set_up() {
-            tracing::debug!("{text}");
+            tracing::debug!("{}", text());
         }
     }
 

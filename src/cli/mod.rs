@@ -104,7 +104,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("rustbox: {error}");
         return ExitCode::FAILURE;
     }
-    global.log().debug(&format!("command: {command:?}"));
+    global.log().debug(|| format!("command: {command:?}"));
     let done = match command {
         Command::Create(args) => create::main(&global, args),
         Command::Start(args) => start::main(&global, &args),

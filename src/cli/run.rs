@@ -71,5 +71,5 @@ fn container(global: &Global, args: &Args) -> Result<u8> {
     let ran = foreground(&root, id, &bundle, options, args.keep)?;
     ran.warnings.iter().for_each(|warning| log.warn(&warning.to_string()));
     ran.proof.map(|proof| proof.require()).transpose()?;
-    Ok(u8::try_from(ran.ended.status() & 0xff).unwrap_or(1))
+    Ok(ran.ended.status())
 }

@@ -11,6 +11,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::cgroup::Layout;
 use crate::cli::judge_args::JudgeArgs;
 use crate::cli::{Global, say, say_json};
+use crate::container::namespaces::Namespaces;
 use crate::error::{At, Error, Result};
 use crate::judge::run::{self as judging, Judged, Request, Subject};
 
@@ -107,7 +108,7 @@ fn print(args: &JudgeArgs, judged: &Judged) -> Result<()> {
 /// `--dry-run run …`: the capability report; nothing is run.
 fn dry_run(args: &JudgeArgs, bundle: &Path) -> Result<()> {
     let namespaces = match args.subject(bundle)? {
-        Subject::Bundle(bundle) => Some(judging::namespaces(&bundle.spec)),
+        Subject::Bundle(bundle) => Some(Namespaces::plan(&bundle.spec).new),
         _ => None,
     };
     let report = judging::report(namespaces, &Layout::probe()?);

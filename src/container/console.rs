@@ -1,13 +1,11 @@
 //! The host's end of a terminal, for a foreground `run` or `exec` without a console socket: the caller's terminal
 //! goes into raw mode and the bytes go to and fro until the program ends.
 
-use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 use oci_spec::runtime::{BoxBuilder, Process};
@@ -15,6 +13,7 @@ use oci_spec::runtime::{BoxBuilder, Process};
 use crate::container::foreground::{Signals, forward};
 use crate::error::{At, Error, Result};
 use crate::sys::process::{self, Ended};
+use crate::sys::socket::{self, MsgFlags};
 use crate::sys::{attributes, tty};
 
 /// How much waits in each direction, in bytes. A pipe or terminal that polls writable takes this much without blocking
@@ -28,32 +27,18 @@ const LAST_WORDS: usize = 1 << 20;
 /// # Errors
 /// As `socketpair(2)`.
 pub fn socket() -> Result<(OwnedFd, OwnedFd)> {
-    socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).at("make", "console socket")
+    socket::stream().at("make", "console socket")
 }
 
 /// The master that comes over a console socket.
 ///
 /// # Errors
 /// As `recvmsg(2)`; [`Error::Other`] where the other end closed without sending one.
-pub fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
+pub fn receive(from: BorrowedFd<'_>) -> Result<OwnedFd> {
     let mut name = [0_u8; 256];
-    let mut space = nix::cmsg_space!(std::os::fd::RawFd);
-    loop {
-        let mut parts = [IoSliceMut::new(&mut name)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
-            Err(Errno::EINTR) => continue,
-            done => done.at("receive the terminal over", "the console socket")?,
-        };
-        for control in message.cmsgs().at("receive the terminal over", "the console socket")? {
-            if let ControlMessageOwned::ScmRights(fds) = control
-                && let Some(fd) = fds.first()
-            {
-                return Ok(tty::received(*fd));
-            }
-        }
-        return Err(Error::Other("the console socket closed without a terminal".into()));
-    }
+    let (_, fds) =
+        socket::receive(from, &mut name, MsgFlags::empty()).at("receive the terminal over", "the console socket")?;
+    fds.into_iter().next().ok_or_else(|| Error::Other("the console socket closed without a terminal".into()))
 }
 
 /// Sizes a document's terminal like the caller's, where stdin is one: the program may ask before the proxy is up.

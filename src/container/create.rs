@@ -113,10 +113,7 @@ pub fn create(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> R
                     let _ = poststop(&record);
                 }
             });
-            match proof.require() {
-                Ok(_) => Err(error),
-                Err(unclean) => Err(Error::Context { context: error.to_string(), source: Box::new(unclean) }),
-            }
+            Err(proof.after(error))
         }
     }
 }
@@ -353,13 +350,9 @@ impl<'a> Plan<'a> {
         creator_hooks: bool,
         hooks_ran: &mut bool,
     ) -> Result<ProcessId> {
-        let mut quiet = |_| {};
-        let mut given = self.options.warn.take();
-        let warn: &mut dyn FnMut(String) = match &mut given {
-            Some(warn) => *warn,
-            None => &mut quiet,
-        };
-        self.process.warnings.drain(..).for_each(&mut *warn);
+        if let Some(warn) = &mut self.options.warn {
+            self.process.warnings.drain(..).for_each(warn);
+        }
         let linux = spec.linux().as_ref();
         if self.namespaces.has(libc::CLONE_NEWUSER) {
             // Here are the privileges for them, and init has none in the first user namespace any more.
@@ -373,7 +366,7 @@ impl<'a> Plan<'a> {
             crate::init::intel_rdt::set_up(&self.record.id, rdt, pid)?;
         }
         if creator_hooks {
-            conversation.expect(&Message::Mounted, warn)?;
+            conversation.expect(&Message::Mounted)?;
             if let Some(devices) = net_devices(spec) {
                 super::net_devices::attach(devices, &self.procfs, pid)?;
             }
@@ -389,7 +382,7 @@ impl<'a> Plan<'a> {
             *hooks_ran = spec.hooks().as_ref().is_some_and(|hooks| hooks.create_container().is_some());
         }
         let mut take = || self.deliver_listener(conversation.child, pid);
-        conversation.expect_ready(if self.agent.is_some() { Some(&mut take) } else { None }, warn)?;
+        conversation.expect_ready(if self.agent.is_some() { Some(&mut take) } else { None })?;
         let init = identity::identify(pid)?
             .ok_or_else(|| Error::Other("the container's first process has ended unexpectedly".to_owned()))?;
         if let Some(file) = &self.options.pid_file {

@@ -31,31 +31,43 @@ pub struct Options {
     pub ignore_paused: bool,
 }
 
-/// The configuration that a container was created with.
-///
-/// # Errors
-/// [`Error::State`] where there is no such container.
-pub fn configuration(root: &Root, id: &str) -> Result<Spec> {
-    let (dir, _) = root.look(id)?;
-    read_spec(dir.as_fd(), id)
+/// A container that gets one more process.
+#[derive(Debug)]
+pub struct Target {
+    dir: OwnedFd,
+    record: Record,
+    /// The configuration that it was created with.
+    pub spec: Spec,
+}
+
+impl Target {
+    /// Opens a container.
+    ///
+    /// # Errors
+    /// [`Error::State`] where there is no such container.
+    pub fn open(root: &Root, id: &str) -> Result<Target> {
+        let (dir, record) = root.look(id)?;
+        let spec = read_spec(dir.as_fd(), id)?;
+        Ok(Target { dir, record, spec })
+    }
 }
 
 /// Starts a process in a running container; it is a child of the caller.
 ///
 /// # Errors
 /// [`Error::State`] where the container does not run; else why the program could not be executed.
-pub fn exec(root: &Root, id: &str, document: &Process, options: &Options) -> Result<Child> {
-    let (dir, record) = root.look(id)?;
-    let (now, live) = status(dir.as_fd(), &record)?;
+pub fn exec(root: &Root, target: &Target, document: &Process, options: &Options) -> Result<Child> {
+    let Target { dir, record, spec } = target;
+    let id = &record.id;
+    let (now, live) = status(dir.as_fd(), record)?;
     let Some(live) = live.filter(|_| now != Status::Stopped) else {
         return Err(Error::state(id, format!("cannot execute a process: it is {now}")));
     };
     if now == Status::Paused && !options.ignore_paused {
         return Err(Error::state(id, "cannot execute a process: it is paused; resume it first"));
     }
-    let spec = read_spec(dir.as_fd(), id)?;
     let linux = spec.linux().as_ref();
-    let namespaces = Namespaces::plan(&spec);
+    let namespaces = Namespaces::plan(spec);
     let setting = Setting {
         user_namespace: namespaces.has(libc::CLONE_NEWUSER),
         exec: true,
@@ -70,7 +82,7 @@ pub fn exec(root: &Root, id: &str, document: &Process, options: &Options) -> Res
         Some(profile) => Some(seccomp::cached(&root.path().join(".seccomp"), profile)?),
         None => None,
     };
-    let joiner = Joiner { record: &record, namespaces, plan, filter, procfs: Procfs::open()? };
+    let joiner = Joiner { record, namespaces, plan, filter, procfs: Procfs::open()? };
     joiner.spawn(&live.pidfd, options)
 }
 

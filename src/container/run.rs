@@ -34,11 +34,7 @@ pub fn launch(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> R
         Ok(()) => Ok(created),
         Err(error) => {
             let Created { directory, record, pidfd, .. } = created;
-            let deleted = release(root, directory, &record, Some(pidfd));
-            match deleted.proof.require() {
-                Ok(_) => Err(error),
-                Err(unclean) => Err(Error::Context { context: error.to_string(), source: Box::new(unclean) }),
-            }
+            Err(release(root, directory, &record, Some(pidfd)).proof.after(error))
         }
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::fcntl::OFlag;
 
 use crate::container::namespaces::Namespaces;
-use crate::error::{At, Context, Error, Result};
+use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message, failure};
 use crate::sys::clone::{Child, CloneArgs, clone3};
 use crate::sys::{Errno, process};
@@ -116,19 +116,21 @@ pub struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
-    /// Waits until init says `awaited`, collecting warnings on the way.
+    /// Waits until init says `awaited`.
     ///
     /// # Errors
     /// What init reports, or how it has ended.
-    pub fn expect(&self, awaited: &Message, warn: &mut dyn FnMut(String)) -> Result<()> {
-        loop {
-            match self.channel.receive()? {
-                Some(message) if message == *awaited => return Ok(()),
-                Some(Message::Warning(text)) => warn(text),
-                Some(Message::Failed(errno, text)) => return Err(Error::Init { errno, text }),
-                Some(other) => return Err(Error::Other(format!("init said {other:?} instead of {awaited:?}"))),
-                None => return Err(self.ended()),
-            }
+    pub fn expect(&self, awaited: &Message) -> Result<()> {
+        let said = self.hear()?;
+        if said == *awaited { Ok(()) } else { Err(Error::Other(format!("init said {said:?} instead of {awaited:?}"))) }
+    }
+
+    /// What init says next, where it is no failure and not its end.
+    fn hear(&self) -> Result<Message> {
+        match self.channel.receive()? {
+            Some(Message::Failed(errno, text)) => Err(Error::Init { errno, text }),
+            Some(message) => Ok(message),
+            None => Err(self.ended()),
         }
     }
 
@@ -136,26 +138,13 @@ impl Conversation<'_> {
     ///
     /// # Errors
     /// As [`Conversation::expect`].
-    pub fn expect_ready(
-        &self,
-        take: Option<&mut dyn FnMut() -> Result<()>>,
-        warn: &mut dyn FnMut(String),
-    ) -> Result<()> {
-        let Some(take) = take else { return self.expect(&Message::Ready, warn) };
+    pub fn expect_ready(&self, take: Option<&mut dyn FnMut() -> Result<()>>) -> Result<()> {
+        let Some(take) = take else { return self.expect(&Message::Ready) };
         // A filter that needs privilege is attached before init has given up its own, others at the very end.
-        let (first, second) = match self.channel.receive()? {
-            Some(Message::Ready) => (None, Some(Message::Filter)),
-            Some(Message::Filter) => (Some(()), None),
-            Some(Message::Failed(errno, text)) => return Err(Error::Init { errno, text }),
-            other => return Err(Error::Other(format!("init said {other:?} instead of that it is ready"))),
-        };
-        if let Some(awaited) = second {
-            self.expect(&awaited, warn)?;
-        }
-        take()?;
-        match first {
-            Some(()) => self.expect(&Message::Ready, warn),
-            None => Ok(()),
+        match self.hear()? {
+            Message::Filter => take().and_then(|()| self.expect(&Message::Ready)),
+            Message::Ready => self.expect(&Message::Filter).and_then(|()| take()),
+            other => Err(Error::Other(format!("init said {other:?} instead of that it is ready"))),
         }
     }
 
@@ -168,9 +157,4 @@ impl Conversation<'_> {
             _ => Error::Other("the container's first process has closed its line unexpectedly".to_owned()),
         }
     }
-}
-
-/// Adds the step to an error of the set-up.
-pub fn step<T>(result: Result<T>, what: &'static str) -> Result<T> {
-    result.context(|| what.to_owned())
 }

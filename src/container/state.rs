@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -286,14 +286,6 @@ impl Directory {
         read_record(self.fd(), &self.id)
     }
 
-    /// The configuration as it was created.
-    ///
-    /// # Errors
-    /// [`Error::State`] for a configuration that cannot be read.
-    pub fn spec(&self) -> Result<Spec> {
-        read_spec(self.fd(), &self.id)
-    }
-
     /// Replaces the record, whole or not at all.
     ///
     /// # Errors
@@ -381,14 +373,14 @@ pub fn read_init(dir: BorrowedFd<'_>, id: &str) -> Result<Option<ProcessId>> {
 /// # Errors
 /// As the look-ups.
 pub fn status(dir: BorrowedFd<'_>, record: &Record) -> Result<(Status, Option<Live>)> {
-    let Some(init) = read_init(dir, &record.id)? else {
-        let creating = record.boot_id == identity::boot_id()? && identity::open(record.creator)?.is_some();
-        return Ok((if creating { Status::Creating } else { Status::Stopped }, None));
-    };
     // Pids of another boot name nothing.
     if record.boot_id != identity::boot_id()? {
         return Ok((Status::Stopped, None));
     }
+    let Some(init) = read_init(dir, &record.id)? else {
+        let creating = identity::open(record.creator)?.is_some();
+        return Ok((if creating { Status::Creating } else { Status::Stopped }, None));
+    };
     let Some(pidfd) = identity::open(init)? else { return Ok((Status::Stopped, None)) };
     let live = Live { process: init, pidfd };
     let waiting = !record.ungated && path::openat(dir, c"gate", libc::O_WRONLY | libc::O_NONBLOCK, 0).is_ok();
@@ -464,11 +456,5 @@ fn write_new(dir: BorrowedFd<'_>, name: &std::ffi::CStr, content: &[u8]) -> sys:
 fn remove_files(dir: BorrowedFd<'_>) {
     for name in [c"gate", c"answer", c"init", c"config.json", c"state.json.new", c"state.json"] {
         let _ = path::unlinkat(dir, name, 0);
-    }
-}
-
-impl AsRawFd for Directory {
-    fn as_raw_fd(&self) -> i32 {
-        self.fd.as_raw_fd()
     }
 }

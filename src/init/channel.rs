@@ -3,13 +3,11 @@
 //! Both ends close on exec, so for the creator the end of the line *is* the successful exec, and for
 //! init the end of the line before [`Message::Commit`] means that the creator has died: it ends too.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-
-use nix::sys::socket::{self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::error::{At, Error, Result};
 use crate::sys::Errno;
+use crate::sys::socket::{self, MsgFlags};
 
 /// The longest text of a message; longer ones are cut.
 const TEXT: usize = 8 << 10;
@@ -19,8 +17,6 @@ const TEXT: usize = 8 << 10;
 pub enum Message {
     /// Init, or the stage before it, failed: the errno at the root (0: none) and the words.
     Failed(i32, String),
-    /// Something was skipped that is worth a line in the log.
-    Warning(String),
     /// The stage has made init: its pid; a pidfd comes with the message.
     Made(libc::pid_t),
     /// Namespaces and mounts exist, the old root is still there: the moment for createRuntime hooks.
@@ -49,8 +45,7 @@ impl Channel {
     /// # Errors
     /// As `socketpair(2)`.
     pub fn pair() -> Result<(Channel, Channel)> {
-        let (ours, theirs) = socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-            .at("make", "the line to init")?;
+        let (ours, theirs) = socket::line().at("make", "the line to init")?;
         Ok((Channel(ours), Channel(theirs)))
     }
 
@@ -67,13 +62,7 @@ impl Channel {
     /// # Errors
     /// `EPIPE` where the other end is gone.
     pub fn send_with(&self, message: &Message, fd: Option<BorrowedFd<'_>>) -> Result<()> {
-        let bytes = encode(message);
-        let fds: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
-        let rights = [ControlMessage::ScmRights(&fds)];
-        let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
-        socket::sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None)
-            .at("write to", "the line to init")
-            .map(drop)
+        socket::send(self.as_fd(), &encode(message), fd).at("write to", "the line to init").map(drop)
     }
 
     /// Sends a message.
@@ -90,30 +79,16 @@ impl Channel {
     /// As `recvmsg(2)`.
     pub fn receive_with(&self) -> Result<Option<(Message, Option<OwnedFd>)>> {
         let mut bytes = vec![0u8; TEXT + 8];
-        let mut space = nix::cmsg_space!(RawFd);
-        let (length, fd) = loop {
-            let mut parts = [IoSliceMut::new(&mut bytes)];
-            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-            let received = match socket::recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags) {
-                Err(Errno::EINTR) => continue,
-                // The other end died with something unread: the same as closed.
-                Err(Errno::ECONNRESET) => return Ok(None),
-                other => other.at("read from", "the line to init")?,
-            };
-            let mut fd = None;
-            for message in received.cmsgs().at("read from", "the line to init")? {
-                if let ControlMessageOwned::ScmRights(fds) = message {
-                    fd = fds.first().copied();
-                }
-            }
-            break (received.bytes, fd);
+        let (length, fds) = match socket::receive(self.as_fd(), &mut bytes, MsgFlags::empty()) {
+            // The other end died with something unread: the same as closed.
+            Err(Errno::ECONNRESET) => return Ok(None),
+            other => other.at("read from", "the line to init")?,
         };
-        let fd = fd.map(crate::sys::process::adopt);
         if length == 0 {
             return Ok(None);
         }
         match decode(&bytes[..length]) {
-            Some(message) => Ok(Some((message, fd))),
+            Some(message) => Ok(Some((message, fds.into_iter().next()))),
             None => Err(Error::Other("the line to init carried a record of an unknown kind".to_owned())),
         }
     }
@@ -136,7 +111,6 @@ impl AsFd for Channel {
 fn encode(message: &Message) -> Vec<u8> {
     let (kind, number, text) = match message {
         Message::Failed(errno, text) => (1u8, *errno, text.as_str()),
-        Message::Warning(text) => (2, 0, text.as_str()),
         Message::Made(pid) => (3, *pid, ""),
         Message::Mounted => (4, 0, ""),
         Message::Ready => (5, 0, ""),
@@ -161,7 +135,6 @@ fn decode(bytes: &[u8]) -> Option<Message> {
     let text = || String::from_utf8_lossy(text).into_owned();
     Some(match kind {
         1 => Message::Failed(number, text()),
-        2 => Message::Warning(text()),
         3 => Message::Made(number),
         4 => Message::Mounted,
         5 => Message::Ready,
@@ -188,7 +161,6 @@ mod tests {
         let (ours, theirs) = Channel::pair().unwrap();
         let all = [
             Message::Failed(libc::ENOENT, "exec `x`".to_owned()),
-            Message::Warning("w".to_owned()),
             Message::Made(7),
             Message::Mounted,
             Message::Filter,

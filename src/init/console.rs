@@ -5,10 +5,8 @@
 //! holds the other end of the console socket, as one descriptor with its name as the message, which is what every engine
 //! that speaks to runc expects.
 
-use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use oci_spec::runtime::Box as ConsoleSize;
 
 use super::process::ProcessPlan;
@@ -67,10 +65,7 @@ impl Pair {
     /// # Errors
     /// As `sendmsg(2)`: `EPIPE` where the receiver is gone.
     pub fn send(&self, socket: BorrowedFd<'_>) -> Result<()> {
-        let fds = [self.master.as_raw_fd()];
-        let name = [IoSlice::new(MULTIPLEXER.as_bytes())];
-        let rights = [ControlMessage::ScmRights(&fds)];
-        sendmsg::<()>(socket.as_raw_fd(), &name, &rights, MsgFlags::MSG_NOSIGNAL, None)
+        crate::sys::socket::send(socket, MULTIPLEXER.as_bytes(), Some(self.master.as_fd()))
             .at("send the terminal over", "the console socket")
             .map(drop)
     }

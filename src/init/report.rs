@@ -2,13 +2,11 @@
 //!
 //! The supervisor's end is the sandbox's lifeline: when it closes, init ends, and with it the pid namespace.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-
-use nix::sys::socket::{self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::error::{At, Error, Result};
 use crate::sys::Errno;
+use crate::sys::socket::{self, MsgFlags};
 
 /// The longest text of a record; longer ones are cut.
 const TEXT: usize = 4096;
@@ -89,8 +87,7 @@ impl Line {
     /// # Errors
     /// As `socketpair(2)`.
     pub fn pair() -> Result<(Line, Line)> {
-        let (ours, theirs) = socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-            .at("make", "the line to the judge's init")?;
+        let (ours, theirs) = socket::line().at("make", "the line to the judge's init")?;
         Ok((Line(ours), Line(theirs)))
     }
 
@@ -99,13 +96,7 @@ impl Line {
     /// # Errors
     /// `EPIPE` where the other end is gone.
     pub fn send(&self, report: &Report, fd: Option<BorrowedFd<'_>>) -> Result<()> {
-        let bytes = encode(report);
-        let fds: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
-        let rights = [ControlMessage::ScmRights(&fds)];
-        let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
-        socket::sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None)
-            .at("write to", "the line to the judge's init")
-            .map(drop)
+        socket::send(self.as_fd(), &encode(report), fd).at("write to", "the line to the judge's init").map(drop)
     }
 
     /// The next record and the descriptor that came with it, without waiting.
@@ -113,30 +104,16 @@ impl Line {
     /// # Errors
     /// As `recvmsg(2)`, or where the record is malformed.
     pub fn receive(&self) -> Result<Received> {
-        const WHAT: (&str, &str) = ("read from", "the line to the judge's init");
         let mut bytes = vec![0u8; LENGTH + TEXT];
-        let mut space = nix::cmsg_space!(RawFd);
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-        let (length, fd) = {
-            let mut parts = [IoSliceMut::new(&mut bytes)];
-            let received = match socket::recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags) {
-                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Received::Nothing),
-                Err(Errno::ECONNRESET) => return Ok(Received::Closed),
-                other => other.at(WHAT.0, WHAT.1)?,
-            };
-            let mut fd = None;
-            for message in received.cmsgs().at(WHAT.0, WHAT.1)? {
-                if let ControlMessageOwned::ScmRights(fds) = message {
-                    fd = fds.first().copied();
-                }
-            }
-            (received.bytes, fd)
+        let (length, fds) = match socket::receive(self.as_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+            Err(Errno::EAGAIN) => return Ok(Received::Nothing),
+            Err(Errno::ECONNRESET) => return Ok(Received::Closed),
+            other => other.at("read from", "the line to the judge's init")?,
         };
-        let fd = fd.map(crate::sys::wait::adopt);
         match length {
             0 => Ok(Received::Closed),
             length => decode(&bytes[..length])
-                .map(|report| Received::Report(report, fd))
+                .map(|report| Received::Report(report, fds.into_iter().next()))
                 .ok_or_else(|| Error::Other("the line to the judge's init carried a malformed record".to_owned())),
         }
     }

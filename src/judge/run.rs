@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signalfd::SignalFd;
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::Spec;
 use serde_json::Value;
 
 use super::capability::{self, Report, Wanted};
@@ -26,6 +26,7 @@ use super::verdict::{Status, Verdict, classify};
 use crate::cgroup::{self, Controller, Layout};
 use crate::container::create::{Created, JudgeOptions, Options, create};
 use crate::container::delete::release;
+use crate::container::namespaces::Namespaces;
 use crate::container::state::Root;
 use crate::error::{At, Error, Result};
 use crate::init::channel::Channel;
@@ -140,22 +141,6 @@ pub fn report(request_namespaces: Option<i32>, layout: &Layout) -> Report {
     capability::probe(layout, wanted)
 }
 
-/// The `CLONE_NEW*` flags of the new namespaces of a configuration.
-pub fn namespaces(spec: &Spec) -> i32 {
-    let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    let flag = |kind| match kind {
-        LinuxNamespaceType::User => libc::CLONE_NEWUSER,
-        LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
-        LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
-        LinuxNamespaceType::Network => libc::CLONE_NEWNET,
-        LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
-        LinuxNamespaceType::Uts => libc::CLONE_NEWUTS,
-        LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
-        LinuxNamespaceType::Time => 0,
-    };
-    listed.into_iter().flatten().filter(|it| it.path().is_none()).fold(0, |all, it| all | flag(it.typ()))
-}
-
 /// Judges.
 ///
 /// # Errors
@@ -164,7 +149,7 @@ pub fn namespaces(spec: &Spec) -> i32 {
 pub fn judge(request: Request<'_>) -> Result<Judged> {
     let layout = Layout::probe()?;
     let own_namespaces = match &request.subject {
-        Subject::Bundle(bundle) => Some(namespaces(&bundle.spec)),
+        Subject::Bundle(bundle) => Some(Namespaces::plan(&bundle.spec).new),
         _ => None,
     };
     if own_namespaces.is_some_and(|flags| flags & libc::CLONE_NEWPID == 0) {
@@ -455,7 +440,7 @@ impl<'a> Run<'a> {
         let artefact_path = artefact.and_then(|path| CString::new(path).ok());
         let reaper = Reaper {
             line: &init_line,
-            cgroup_namespace: namespaces(&spec) & libc::CLONE_NEWCGROUP != 0,
+            cgroup_namespace: Namespaces::plan(&spec).new & libc::CLONE_NEWCGROUP != 0,
             writable: &writable,
             file_size: limits.file_size_bytes,
             artefact: artefact_path.as_deref(),

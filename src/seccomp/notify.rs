@@ -12,21 +12,17 @@
 //! Init makes no system call between attaching the filter and the receipt, so a profile may notify any call at all:
 //! `write`, `sendmsg`, `read` and `SCMP_ACT_NOTIFY` as default action included (runc refuses some of those).
 
-use std::io::IoSlice;
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, connect, send, sendmsg,
-    setsockopt, shutdown, socket, sockopt,
-};
-use nix::sys::time::TimeVal;
+use nix::sys::socket::{Shutdown, shutdown};
 
 use super::Filter;
 use crate::error::{At, Error, Result};
 use crate::sys::mailbox::{Mailbox, trap};
 use crate::sys::process::{pidfd_getfd, wait_end};
+use crate::sys::{self, socket};
 
 /// How long the agent may take to accept, and to take the message.
 const AGENT_PATIENCE: Duration = Duration::from_secs(10);
@@ -44,13 +40,9 @@ pub struct Agent {
 impl Agent {
     /// Connects. Do it before anything is made, so that a missing agent fails early and cheaply.
     pub fn connect(path: &Path) -> Result<Self> {
-        let name = path.display();
-        let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).at("socket", name)?;
-        // The send timeout bounds connect(2) too, when the agent's backlog is full.
-        let patience = TimeVal::new(AGENT_PATIENCE.as_secs() as i64, 0);
-        setsockopt(&socket, sockopt::SendTimeout, &patience).at("set the send timeout of", path.display())?;
-        let address = UnixAddr::new(path).at("connect to the seccomp agent at", path.display())?;
-        connect(socket.as_raw_fd(), &address).at("connect to the seccomp agent at", path.display())?;
+        // The bound on sending also bounds connect(2), when the agent's backlog is full.
+        let socket =
+            socket::connect(path, Some(AGENT_PATIENCE)).at("connect to the seccomp agent at", path.display())?;
         Ok(Agent { socket, path: path.to_owned() })
     }
 
@@ -58,14 +50,10 @@ impl Agent {
     /// until it executes, so closing ours would not.
     pub fn send(&self, state: &[u8], listener: BorrowedFd<'_>) -> Result<()> {
         let step = "send the listener to the seccomp agent at";
-        let fds = [listener.as_raw_fd()];
-        let control = [ControlMessage::ScmRights(&fds)];
-        let flags = MsgFlags::MSG_NOSIGNAL;
-        let io = [IoSlice::new(state)];
-        let mut sent =
-            sendmsg::<()>(self.socket.as_raw_fd(), &io, &control, flags, None).at(step, self.path.display())?;
+        let at = |sent: sys::Result<usize>| sent.at(step, self.path.display());
+        let mut sent = at(socket::send(self.socket.as_fd(), state, Some(listener)))?;
         while sent < state.len() {
-            sent += send(self.socket.as_raw_fd(), &state[sent..], flags).at(step, self.path.display())?;
+            sent += at(socket::send(self.socket.as_fd(), &state[sent..], None))?;
         }
         shutdown(self.socket.as_raw_fd(), Shutdown::Write).at(step, self.path.display())
     }
@@ -125,7 +113,7 @@ pub fn take_listener(mailbox: &Mailbox, init: BorrowedFd<'_>, timeout: Duration)
 /// waits: kill it.
 pub fn deliver(mailbox: &Mailbox, init: BorrowedFd<'_>, agent: &Agent, state: &[u8], timeout: Duration) -> Result<()> {
     let listener = take_listener(mailbox, init, timeout)?;
-    agent.send(state, std::os::fd::AsFd::as_fd(&listener))?;
+    agent.send(state, listener.as_fd())?;
     mailbox.acknowledge();
     Ok(())
 }

@@ -13,6 +13,7 @@ pub mod mount_at;
 pub mod path;
 pub mod process;
 pub mod seccomp;
+pub mod socket;
 pub mod tty;
 pub mod wait;
 pub mod xattr;

@@ -5,33 +5,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::{Result, check};
 
+pub use libc::{MOUNT_ATTR_IDMAP, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
+
 /// `open_tree(2)` flag: clone the mount instead of only opening it.
 pub const OPEN_TREE_CLONE: u32 = 1;
 /// Applies to the whole subtree (`open_tree`, `mount_setattr`).
 pub const AT_RECURSIVE: u32 = 0x8000;
-
-/// `mount_setattr(2)`: read-only.
-pub const MOUNT_ATTR_RDONLY: u64 = 0x1;
-/// `mount_setattr(2)`: set-user-ID bits are ignored.
-pub const MOUNT_ATTR_NOSUID: u64 = 0x2;
-/// `mount_setattr(2)`: device nodes cannot be opened.
-pub const MOUNT_ATTR_NODEV: u64 = 0x4;
-/// `mount_setattr(2)`: nothing can be executed.
-pub const MOUNT_ATTR_NOEXEC: u64 = 0x8;
-/// `mount_setattr(2)`: the access-time field, to be cleared before it is set.
-pub const MOUNT_ATTR_ATIME: u64 = 0x70;
-/// `mount_setattr(2)`: relative access times (the zero of the access-time field).
-pub const MOUNT_ATTR_RELATIME: u64 = 0x0;
-/// `mount_setattr(2)`: no access times.
-pub const MOUNT_ATTR_NOATIME: u64 = 0x10;
-/// `mount_setattr(2)`: strict access times.
-pub const MOUNT_ATTR_STRICTATIME: u64 = 0x20;
-/// `mount_setattr(2)`: no access times of directories.
-pub const MOUNT_ATTR_NODIRATIME: u64 = 0x80;
-/// `mount_setattr(2)`: ids are mapped by the user namespace of `userns_fd`.
-pub const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
-/// `mount_setattr(2)`: symbolic links are not followed.
-pub const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x0020_0000;
 
 /// `struct mount_attr` of `mount_setattr(2)`.
 #[repr(C)]

@@ -258,12 +258,3 @@ pub fn write_once(fd: BorrowedFd<'_>, content: &[u8]) -> Result<()> {
         }
     }
 }
-
-/// Opens `path` below `dir` for writing and writes `content` in one call.
-///
-/// # Errors
-/// As `open(2)` and [`write_once`].
-pub fn write_at(dir: BorrowedFd<'_>, path: &CStr, content: &[u8]) -> Result<()> {
-    use std::os::fd::AsFd;
-    write_once(openat(dir, path, libc::O_WRONLY, 0)?.as_fd(), content)
-}

@@ -50,10 +50,11 @@ pub enum Ended {
 
 impl Ended {
     /// The status that a shell (and runc) reports: the exit status, or 128 + the signal's number.
-    pub fn status(self) -> i32 {
+    pub fn status(self) -> u8 {
+        // The kernel keeps eight bits of an exit status, and the last signal is 64.
         match self {
-            Ended::Exited(status) => status,
-            Ended::Signaled(signal, _) => 128 + signal,
+            Ended::Exited(status) => status as u8,
+            Ended::Signaled(signal, _) => 128 + signal as u8,
         }
     }
 }
@@ -204,12 +205,6 @@ pub fn prctl(option: i32, a: u64, b: u64, c: u64, d: u64) -> Result<i32> {
     check(unsafe { libc::prctl(option, a, b, c, d) }.into()).map(|value| value as i32)
 }
 
-/// Names the calling thread (`PR_SET_NAME`), as `ps` shows it; at most 15 bytes count.
-pub fn set_name(name: &CStr) {
-    // SAFETY: a NUL-terminated string that outlives the call; it cannot fail for a valid pointer.
-    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
-}
-
 /// Sets the supplementary groups of the calling thread, which is the only one.
 ///
 /// # Errors
@@ -254,51 +249,6 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
     let data = [low(effective), low(permitted), low(inheritable), high(effective), high(permitted), high(inheritable)];
     // SAFETY: a version-3 header and its two data elements of three words each.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
-}
-
-/// Limits a resource of the calling process (`prlimit64(2)`); `resource` is `RLIMIT_*`.
-///
-/// # Errors
-/// `EPERM` for a hard limit above the present one without `CAP_SYS_RESOURCE`, `EINVAL` where soft is above hard.
-pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
-    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
-    // SAFETY: one valid rlimit64; nothing is read back.
-    check(unsafe {
-        libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, std::ptr::null_mut::<libc::rlimit64>())
-    })
-    .map(drop)
-}
-
-/// `struct sched_attr` of `sched_setattr(2)`, first version (48 bytes).
-#[repr(C)]
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct SchedAttr {
-    /// Size of this structure, filled in by [`sched_setattr`].
-    pub size: u32,
-    /// `SCHED_*`.
-    pub policy: u32,
-    /// `SCHED_FLAG_*`.
-    pub flags: u64,
-    /// For `SCHED_OTHER` and `SCHED_BATCH`.
-    pub nice: i32,
-    /// For `SCHED_FIFO` and `SCHED_RR`.
-    pub priority: u32,
-    /// For `SCHED_DEADLINE`, nanoseconds.
-    pub runtime: u64,
-    /// For `SCHED_DEADLINE`, nanoseconds.
-    pub deadline: u64,
-    /// For `SCHED_DEADLINE`, nanoseconds.
-    pub period: u64,
-}
-
-/// `sched_setattr(2)` of the calling thread.
-///
-/// # Errors
-/// As `sched_setattr(2)`.
-pub fn sched_setattr(attr: SchedAttr) -> Result<()> {
-    let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..attr };
-    // SAFETY: a sched_attr that says its own size.
-    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) }).map(drop)
 }
 
 /// `ioprio_set(2)` of the calling thread; `value` is class << 13 | priority.
@@ -356,12 +306,6 @@ pub fn dup_to(fd: BorrowedFd<'_>, target: i32) -> Result<()> {
     // SAFETY: a valid descriptor. Callers name 0, 1, 2 or numbers they have planned for; an `OwnedFd`
     // of this process at `target` would silently change what it names, as with any dup2.
     check(unsafe { libc::dup3(fd.as_raw_fd(), target, 0) }.into()).map(drop)
-}
-
-/// Takes ownership of a descriptor that `recvmsg(2)` has just installed.
-pub fn adopt(fd: std::os::fd::RawFd) -> OwnedFd {
-    // SAFETY: called once per number that SCM_RIGHTS has delivered to this process; nobody else owns it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// The descriptor of this number that the caller of the program has left open for it.

@@ -92,21 +92,8 @@ struct Response {
     flags: u32,
 }
 
-/// The kernel's sizes of the notification structures, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(C)]
-pub struct NotifSizes {
-    /// Size of a notification.
-    pub notif: u16,
-    /// Size of a response.
-    pub resp: u16,
-    /// Size of the system call's data inside the notification.
-    pub data: u16,
-}
-
 const SET_MODE_FILTER: libc::c_uint = 1;
 const GET_ACTION_AVAIL: libc::c_uint = 2;
-const GET_NOTIF_SIZES: libc::c_uint = 3;
 
 /// Attaches `program` to the calling thread; with [`FLAG_NEW_LISTENER`] returns the listener (close-on-exec).
 ///
@@ -142,14 +129,6 @@ pub fn flag_avail(flag: u32) -> bool {
     ret < 0 && Errno::last() == Errno::EFAULT
 }
 
-/// The sizes of the kernel's notification structures; EINVAL before Linux 5.0.
-pub fn notif_sizes() -> Result<NotifSizes> {
-    let mut sizes = NotifSizes::default();
-    // SAFETY: the kernel writes six bytes into a live structure of that layout.
-    let ret = unsafe { libc::syscall(libc::SYS_seccomp, GET_NOTIF_SIZES, 0, &raw mut sizes) };
-    Errno::result(ret).map(|_| sizes)
-}
-
 /// Room for the notifications and responses of kernels that know more fields than we do.
 const ROOM: usize = 512;
 
@@ -180,11 +159,6 @@ pub fn notif_recv(listener: BorrowedFd<'_>) -> Result<Option<Notification>> {
     }
 }
 
-/// Answers notification `id` with `errno`. ENOENT: its caller is gone.
-pub fn notif_refuse(listener: BorrowedFd<'_>, id: u64, errno: Errno) -> Result<()> {
-    send(listener, Response { id, val: 0, error: -(errno as i32), flags: 0 })
-}
-
 /// Lets the call of notification `id` go on. Never a security decision: the arguments may change meanwhile.
 pub fn notif_continue(listener: BorrowedFd<'_>, id: u64) -> Result<()> {
     send(listener, Response { id, val: 0, error: 0, flags: 1 })
@@ -196,12 +170,4 @@ fn send(listener: BorrowedFd<'_>, response: Response) -> Result<()> {
     // SAFETY: the kernel reads one `struct seccomp_notif_resp` from the room.
     let ret = unsafe { libc::ioctl(listener.as_raw_fd(), request as libc::Ioctl, &raw mut room) };
     Errno::result(ret).map(drop)
-}
-
-/// Whether notification `id` still waits: its caller lives and was not interrupted, so its pid means what it did.
-pub fn notif_id_valid(listener: BorrowedFd<'_>, id: u64) -> bool {
-    let request = ioc(IOC_WRITE, 2, size_of::<u64>());
-    // SAFETY: the kernel reads eight bytes from a live u64.
-    let ret = unsafe { libc::ioctl(listener.as_raw_fd(), request as libc::Ioctl, &raw const id) };
-    ret == 0
 }

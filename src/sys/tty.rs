@@ -60,9 +60,3 @@ pub fn set_size(terminal: BorrowedFd<'_>, size: Size) -> Result<()> {
     // SAFETY: a valid descriptor and one `winsize`, which the kernel reads.
     check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into()).map(drop)
 }
-
-/// Takes ownership of the descriptor that `recvmsg(2)` has just installed.
-pub fn received(fd: std::os::fd::RawFd) -> OwnedFd {
-    // SAFETY: called once per number that SCM_RIGHTS has delivered to this process; nobody else owns it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}

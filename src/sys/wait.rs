@@ -1,6 +1,6 @@
 //! `wait4(2)` with the resources used, clocks, and `ptrace(2)` as far as an exec is watched with it.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::{Errno, Result, check};
 
@@ -115,10 +115,4 @@ pub fn watch_me() -> Result<()> {
 pub fn unwatch(pid: libc::pid_t, signal: i32) -> Result<()> {
     // SAFETY: PTRACE_DETACH reads no memory: its last argument is the signal's number.
     check(unsafe { libc::ptrace(libc::PTRACE_DETACH, pid, 0, signal as libc::c_long) }).map(drop)
-}
-
-/// Takes ownership of a descriptor that `recvmsg(2)` has just installed.
-pub(crate) fn adopt(fd: std::os::fd::RawFd) -> OwnedFd {
-    // SAFETY: called once per number that SCM_RIGHTS has delivered to this process; nobody else owns it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
 }
