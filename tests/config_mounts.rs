@@ -268,14 +268,20 @@ fn recursive_attributes_reach_submounts_and_plain_ones_do_not() {
     nix::mount::umount(&source.join("sub")).unwrap();
 }
 
-#[test]
-fn propagation_options_are_applied() {
-    let t = Test::new();
+/// A shared mount of the host, to be unmounted at the end.
+fn shared_tmpfs(t: &Test) -> std::path::PathBuf {
     let source = t.path("source");
     fs::create_dir(&source).unwrap();
     let flags = nix::mount::MsFlags::empty();
     nix::mount::mount(Some("tmpfs"), &source, Some("tmpfs"), flags, None::<&str>).unwrap();
     nix::mount::mount(None::<&str>, &source, None::<&str>, nix::mount::MsFlags::MS_SHARED, None::<&str>).unwrap();
+    source
+}
+
+#[test]
+fn propagation_options_are_applied() {
+    let t = Test::new();
+    let source = shared_tmpfs(&t);
     let path = source.to_str().unwrap();
     for option in ["shared", "slave", "private", "unbindable", "rshared", "rslave", "rprivate", "runbindable"] {
         let spec = spec().args(&["cat", "/proc/self/mountinfo"]).bind(path, "/tmp", &["bind", option]);
@@ -299,18 +305,15 @@ fn propagation_options_are_applied() {
 #[test]
 fn an_rslave_mount_receives_what_the_host_mounts_later() {
     let t = Test::new();
-    let source = t.path("source");
-    fs::create_dir(&source).unwrap();
-    let flags = nix::mount::MsFlags::empty();
-    nix::mount::mount(Some("tmpfs"), &source, Some("tmpfs"), flags, None::<&str>).unwrap();
-    nix::mount::mount(None::<&str>, &source, None::<&str>, nix::mount::MsFlags::MS_SHARED, None::<&str>).unwrap();
+    let source = shared_tmpfs(&t);
     fs::create_dir(source.join("late")).unwrap();
     let spec = sh("until [ -e /tmp/late/file ]; do sleep 0.01; done; echo arrived")
         .bind(source.to_str().unwrap(), "/tmp", &["rbind", "rslave"])
         .patch(json!({"linux": {"rootfsPropagation": "rslave"}}));
     let c = t.bundle(spec);
     c.up();
-    nix::mount::mount(Some("tmpfs"), &source.join("late"), Some("tmpfs"), flags, None::<&str>).unwrap();
+    nix::mount::mount(Some("tmpfs"), &source.join("late"), Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>)
+        .unwrap();
     fs::write(source.join("late/file"), "").unwrap();
     c.wait_output("arrived");
     nix::mount::umount(&source.join("late")).unwrap();

@@ -2,12 +2,10 @@
 
 mod common;
 
-use std::io::IoSliceMut;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixListener;
 
 use common::*;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::Value;
 
 fn filtered(script: &str, syscalls: Value) -> Spec {
@@ -341,21 +339,8 @@ fn notify_hands_the_listener_and_the_state_to_the_agent() {
     not_under!(Crun, "sends it during start");
     c.create().ok();
     let (connection, _) = listener.accept().unwrap();
-    let mut bytes = vec![0; 64 << 10];
-    let mut space = nix::cmsg_space!([i32; 4]);
-    let (length, fds) = {
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let message =
-            recvmsg::<()>(connection.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC).unwrap();
-        let fds: Vec<i32> = message
-            .cmsgs()
-            .unwrap()
-            .filter_map(|message| if let ControlMessageOwned::ScmRights(fds) = message { Some(fds) } else { None })
-            .flatten()
-            .collect();
-        (message.bytes, fds)
-    };
-    let state: Value = serde_json::from_slice(&bytes[..length]).unwrap();
+    let (bytes, fds) = received(&connection);
+    let state: Value = serde_json::from_slice(&bytes).unwrap();
     // runtime-spec, "The Container Process State".
     assert_eq!(state["metadata"], "hello agent");
     assert_eq!(state["state"]["id"], c.id.as_str());
@@ -363,14 +348,12 @@ fn notify_hands_the_listener_and_the_state_to_the_agent() {
     let names: Vec<&str> = state["fds"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     assert_eq!(names.len(), fds.len());
     let position = names.iter().position(|name| *name == "seccompFd").expect("a seccompFd");
-    let link = std::fs::read_link(format!("/proc/self/fd/{}", fds[position])).unwrap();
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", fds[position].as_raw_fd())).unwrap();
     assert_eq!(link.to_str().unwrap(), "anon_inode:seccomp notify");
     // The agent goes away: the call that waits for it gets ENOSYS.
     c.start().ok();
     c.wait_output("up");
-    for fd in fds {
-        nix::unistd::close(fd).unwrap();
-    }
+    drop(fds);
     c.wait_output("done");
     assert!(c.error_output().contains("not implemented"), "{}", c.error_output());
     c.wait_status("stopped");

@@ -3,14 +3,13 @@
 mod common;
 
 use std::fs::File;
-use std::io::{IoSliceMut, Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use common::*;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 /// The receiving end of a console socket.
 struct Receiver {
@@ -34,20 +33,10 @@ impl Receiver {
         let mut waited = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
         assert_eq!(poll(&mut waited, PollTimeout::from(5000u16)).unwrap(), 1, "nobody connected to the console socket");
         let (connection, _) = self.listener.accept().unwrap();
-        let mut name = [0; 4096];
-        let mut space = nix::cmsg_space!([i32; 1]);
-        let mut parts = [IoSliceMut::new(&mut name)];
-        let message =
-            recvmsg::<()>(connection.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC).unwrap();
-        let fds: Vec<i32> = message
-            .cmsgs()
-            .unwrap()
-            .filter_map(|message| if let ControlMessageOwned::ScmRights(fds) = message { Some(fds) } else { None })
-            .flatten()
-            .collect();
+        let (name, mut fds) = received(&connection);
         assert_eq!(fds.len(), 1, "exactly one descriptor");
-        assert!(message.bytes > 0, "the message has a name");
-        let fd: OwnedFd = rustbox::sys::tty::received(fds[0]);
+        assert!(!name.is_empty(), "the message has a name");
+        let fd = fds.remove(0);
         Terminal { master: fd.into(), seen: String::new() }
     }
 }

@@ -392,7 +392,12 @@ impl Container<'_> {
 
     pub fn create_with(&self, options: &[&str]) -> Out {
         let options = self.bundle_options(options);
-        let running = self.test.spawn(self.command("create", &options, &[]), Stdio::null());
+        self.detached("create", &options)
+    }
+
+    /// A command that leaves the container behind, whose streams and first process are remembered.
+    fn detached(&self, command: &str, options: &[&str]) -> Out {
+        let running = self.test.spawn(self.command(command, options, &[]), Stdio::null());
         self.stdout.replace(running.stdout.clone());
         self.stderr.replace(running.stderr.clone());
         let out = running.wait();
@@ -425,14 +430,7 @@ impl Container<'_> {
     /// `run --detach`; the container's output is in [`Container::output`].
     pub fn run_detached(&self) -> Out {
         let options = self.bundle_options(&["--detach"]);
-        let running = self.test.spawn(self.command("run", &options, &[]), Stdio::null());
-        self.stdout.replace(running.stdout.clone());
-        self.stderr.replace(running.stderr.clone());
-        let out = running.wait();
-        if out.code == 0 {
-            self.test.remember(self.pid());
-        }
-        out
+        self.detached("run", &options)
     }
 
     pub fn exec(&self, argv: &[&str]) -> Out {
@@ -586,4 +584,14 @@ pub fn namespace(pid: &str, kind: &str) -> String {
 pub fn executable(path: &Path, content: &str) {
     fs::write(path, content).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// What comes over a unix socket in one message: its bytes and all its descriptors.
+#[track_caller]
+pub fn received(connection: &std::os::unix::net::UnixStream) -> (Vec<u8>, Vec<std::os::fd::OwnedFd>) {
+    use rustbox::sys::socket::{MsgFlags, receive};
+    let mut bytes = vec![0; 64 << 10];
+    let (length, fds) = receive(std::os::fd::AsFd::as_fd(connection), &mut bytes, MsgFlags::empty()).unwrap();
+    bytes.truncate(length);
+    (bytes, fds)
 }

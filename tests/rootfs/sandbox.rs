@@ -94,7 +94,7 @@ impl Sandbox {
         let words = |error: rustbox::Error| error.to_string();
         let mut rootfs = Rootfs::plan(&spec, &self.bundle(), &self.context).map_err(words)?;
         rootfs.open().map_err(words)?;
-        let (mut reader, mut writer) = std::io::pipe().map_err(|error| error.to_string())?;
+        let (reader, mut writer) = std::io::pipe().map_err(|error| error.to_string())?;
         let (gate, mut opener) = std::io::pipe().map_err(|error| error.to_string())?;
         let mut namespaces = (libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWPID) as u64;
         if !self.host_network {
@@ -136,13 +136,7 @@ impl Sandbox {
         }
         opener.write_all(b"x").map_err(|error| error.to_string())?;
         drop(writer);
-        let mut why = String::new();
-        reader.read_to_string(&mut why).map_err(|error| error.to_string())?;
-        match wait_pidfd(child.pidfd.as_fd(), true) {
-            Ok(Some(Ended::Exited(0))) => Ok(()),
-            Ok(Some(Ended::Exited(1))) => Err(why),
-            ended => Err(format!("the child ended with {ended:?}")),
-        }
+        outcome(reader, child.pidfd.as_fd())
     }
 
     /// The error that the whole thing must end with.
@@ -241,7 +235,7 @@ pub fn refuses_writes(dir: &str, errno: i32) -> Outcome {
 
 /// Runs `body` in a clone with a mount namespace of its own, none of whose mounts reaches the host.
 pub fn in_private_namespace(body: impl FnOnce() -> Outcome) -> Outcome {
-    let (mut reader, mut writer) = std::io::pipe().map_err(|error| error.to_string())?;
+    let (reader, mut writer) = std::io::pipe().map_err(|error| error.to_string())?;
     let args = CloneArgs { namespaces: libc::CLONE_NEWNS as u64, ..CloneArgs::default() };
     // Kept here until the child has ended: with it go the bundles that it owns.
     let mut body = Some(body);
@@ -257,13 +251,7 @@ pub fn in_private_namespace(body: impl FnOnce() -> Outcome) -> Outcome {
     })
     .map_err(|errno| format!("clone: {errno}"))?;
     drop(writer);
-    let mut why = String::new();
-    reader.read_to_string(&mut why).map_err(|error| error.to_string())?;
-    match wait_pidfd(child.pidfd.as_fd(), true) {
-        Ok(Some(Ended::Exited(0))) => Ok(()),
-        Ok(Some(Ended::Exited(1))) => Err(why),
-        ended => Err(format!("the child ended with {ended:?}")),
-    }
+    outcome(reader, child.pidfd.as_fd())
 }
 
 /// Runs a shell command of the host.
@@ -271,4 +259,15 @@ pub fn shell(command: &str) -> Outcome {
     let output = std::process::Command::new("/bin/sh").arg("-ec").arg(command).output();
     let output = output.map_err(|error| format!("{command}: {error}"))?;
     ensure(output.status.success(), format!("{command}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// How the child went: what it has written, where it ended with 1.
+fn outcome(mut reader: impl Read, child: std::os::fd::BorrowedFd<'_>) -> Outcome {
+    let mut why = String::new();
+    reader.read_to_string(&mut why).map_err(|error| error.to_string())?;
+    match wait_pidfd(child, true) {
+        Ok(Some(Ended::Exited(0))) => Ok(()),
+        Ok(Some(Ended::Exited(1))) => Err(why),
+        ended => Err(format!("the child ended with {ended:?}")),
+    }
 }
