@@ -19,6 +19,7 @@ pub mod spec;
 pub mod start;
 pub mod state;
 pub mod update;
+pub mod verdict;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -66,6 +67,8 @@ pub enum Command {
     Run(Box<run::Args>),
     /// Run one more process in a container
     Exec(Box<exec::Args>),
+    /// Judge a stored run again, by its evidence
+    Verdict(verdict::Args),
     /// List the containers
     List(list::Args),
     /// List the processes of a container
@@ -113,6 +116,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Delete(args) => delete::main(&global, &args),
         Command::Run(args) => return run::main(&global, *args),
         Command::Exec(args) => return exec::main(&global, *args),
+        Command::Verdict(args) => return verdict::main(&global, &args),
         Command::List(args) => list::main(&global, &args),
         Command::Ps(args) => ps::main(&global, &args),
         Command::Pause(args) => pause::main(&global, &args, true),

@@ -2,12 +2,14 @@
 
 pub mod capability;
 pub mod capture;
+pub mod cause;
 pub mod evidence;
 pub mod language;
 pub mod lease;
 pub mod limits;
 pub mod meter;
 pub mod output;
+pub mod replay;
 pub mod run;
 pub mod sandbox;
 pub mod supervisor;

@@ -18,185 +18,9 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::cause::{Actor, Cause, Status};
 use super::evidence::{Evidence, FaultKind, KillCause, Oom, WaitStatus};
 use super::limits::Limits;
-use super::output::SCHEMA_VERSION;
-use crate::error::{Error, Result};
-
-/// The verdicts. `WA` and `PE` come from a checker, never from [`classify`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-#[allow(missing_docs)]
-pub enum Status {
-    Ok,
-    Ce,
-    Tle,
-    Mle,
-    Re,
-    Sig,
-    Ple,
-    Fse,
-    Ole,
-    Sv,
-    Abuse,
-    Ie,
-    Wa,
-    Pe,
-}
-
-impl Status {
-    /// As it is written in the JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Status::Ok => "OK",
-            Status::Ce => "CE",
-            Status::Tle => "TLE",
-            Status::Mle => "MLE",
-            Status::Re => "RE",
-            Status::Sig => "SIG",
-            Status::Ple => "PLE",
-            Status::Fse => "FSE",
-            Status::Ole => "OLE",
-            Status::Sv => "SV",
-            Status::Abuse => "ABUSE",
-            Status::Ie => "IE",
-            Status::Wa => "WA",
-            Status::Pe => "PE",
-        }
-    }
-
-    /// The exit status of `rustbox run` for this verdict: 0 OK, 3 IE, 1 any other.
-    pub fn exit_status(self) -> i32 {
-        match self {
-            Status::Ok => 0,
-            Status::Ie => 3,
-            _ => 1,
-        }
-    }
-}
-
-/// Who decided the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Actor {
-    Judge,
-    Kernel,
-    Payload,
-    Runtime,
-}
-
-/// The cause beside the verdict. A contract: names are never changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Cause {
-    NormalExit,
-    ReNonzeroExit,
-    ReFatalSignal,
-    TleCpuJudge,
-    TleCpuKernel,
-    TleWallJudge,
-    MleKernelOom,
-    MleExec,
-    OleOutput,
-    FseLimitExceeded,
-    PleCgroupPids,
-    SvSeccomp,
-    AbusePidsRate,
-    AbuseSignalRate,
-    AbuseExecRate,
-    AbuseDescriptors,
-    CeNonzeroExit,
-    CeFatalSignal,
-    CeTimeLimit,
-    CeMemoryLimit,
-    CeOutputLimit,
-    CeFileSizeLimit,
-    CeProcessLimit,
-    CeForbiddenCall,
-    CeAbuse,
-    CeNoArtefact,
-    IeSetupFailed,
-    IeExecFailed,
-    IeEvidenceMissing,
-    IeSupervisorLost,
-    IeCancelled,
-    IeNotProvedGone,
-    IeHostOom,
-    IeOomAmbiguous,
-}
-
-impl Cause {
-    /// One line for a person.
-    pub fn explain(self) -> &'static str {
-        match self {
-            Cause::NormalExit => "exited with 0",
-            Cause::ReNonzeroExit => "exited with a non-zero code",
-            Cause::ReFatalSignal => "killed by a signal",
-            Cause::TleCpuJudge => "CPU time limit exceeded",
-            Cause::TleCpuKernel => "CPU time limit exceeded (RLIMIT_CPU)",
-            Cause::TleWallJudge => "wall time limit exceeded",
-            Cause::MleKernelOom => "memory limit exceeded",
-            Cause::MleExec => "the program's image is larger than the memory limit",
-            Cause::OleOutput => "output limit exceeded",
-            Cause::FseLimitExceeded => "file size or disk space limit exceeded",
-            Cause::PleCgroupPids => "process limit exceeded",
-            Cause::SvSeccomp => "forbidden system call",
-            Cause::AbusePidsRate => "abuse: processes created far beyond the limit",
-            Cause::AbuseSignalRate => "abuse: signal storm",
-            Cause::AbuseExecRate => "abuse: exec churn",
-            Cause::AbuseDescriptors => "abuse: descriptors exhausted",
-            Cause::CeNonzeroExit => "the compiler reported errors",
-            Cause::CeFatalSignal => "the compiler was killed by a signal",
-            Cause::CeTimeLimit => "the compiler exceeded its time limit",
-            Cause::CeMemoryLimit => "the compiler exceeded its memory limit",
-            Cause::CeOutputLimit => "the compiler exceeded its output limit",
-            Cause::CeFileSizeLimit => "the compiler exceeded its file size limit",
-            Cause::CeProcessLimit => "the compiler exceeded its process limit",
-            Cause::CeForbiddenCall => "the compiler made a forbidden system call",
-            Cause::CeAbuse => "the compiler was stopped for abuse",
-            Cause::CeNoArtefact => "the compiler left no program",
-            Cause::IeSetupFailed => "the sandbox could not be set up",
-            Cause::IeExecFailed => "the program could not be executed",
-            Cause::IeEvidenceMissing => "evidence is missing",
-            Cause::IeSupervisorLost => "the sandbox's init was lost",
-            Cause::IeCancelled => "cancelled",
-            Cause::IeNotProvedGone => "the sandbox could not be proved gone",
-            Cause::IeHostOom => "killed for want of memory outside the sandbox",
-            Cause::IeOomAmbiguous => "killed for want of memory, inside or outside the sandbox",
-        }
-    }
-
-    /// Whether the same run may well end differently on a healthier machine.
-    pub fn retryable(self) -> bool {
-        matches!(self, Cause::IeHostOom | Cause::IeOomAmbiguous | Cause::IeSupervisorLost | Cause::IeCancelled)
-    }
-}
-
-/// What [`replay`] reads of a stored run; the rest of it is not looked at.
-#[derive(Debug, Deserialize)]
-struct Stored {
-    schema_version: u32,
-    evidence: Evidence,
-    limits: Limits,
-}
-
-/// Judges a stored run again: the JSON object that `run --json` printed. The same evidence gives the same verdict.
-///
-/// # Errors
-/// [`Error::Config`] with the JSON path of what is wrong with it, or for a layout of another version.
-pub fn replay(text: &str) -> Result<Verdict> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let stored: Stored = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let path = error.path().to_string();
-        Error::config(if path == "." { "$".to_owned() } else { format!("$.{path}") }, error.inner().to_string())
-    })?;
-    if stored.schema_version != SCHEMA_VERSION {
-        return Err(Error::config("$.schema_version", format!("is {}, not {SCHEMA_VERSION}", stored.schema_version)));
-    }
-    Ok(classify(&stored.evidence, &stored.limits))
-}
 
 /// What [`classify`] says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -396,14 +220,14 @@ fn judged(e: &Evidence, limits: &Limits) -> Verdict {
         }
     }
     let cpu = cpu_us(e).unwrap_or(0);
-    let cpu_limit = limits.cpu_time_ms * 1000;
+    let cpu_limit = limits.cpu_time_ms.saturating_mul(1000);
     if signal == Some(libc::SIGXCPU) && cpu >= cpu_limit {
         return Verdict::new(7, Status::Tle, Cause::TleCpuKernel, Kernel);
     }
     if cpu > cpu_limit {
         return Verdict::new(7, Status::Tle, Cause::TleCpuJudge, Judge);
     }
-    if e.payload.wall_us.is_some_and(|wall| wall > limits.wall_time_ms * 1000) {
+    if e.payload.wall_us.is_some_and(|wall| wall > limits.wall_time_ms.saturating_mul(1000)) {
         return Verdict::new(7, Status::Tle, Cause::TleWallJudge, Judge);
     }
     let full = [e.files.at_size_limit, e.files.no_free_blocks, e.files.no_free_inodes].contains(&Some(true));

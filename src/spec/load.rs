@@ -148,7 +148,7 @@ fn located<T: DeserializeOwned>(text: &[u8], first: &serde_json::Error) -> Error
 }
 
 /// A path of serde's as a JSON path: `$.linux.sysctl['net.ipv4.ip_forward']`.
-fn pointer(path: &serde_path_to_error::Path) -> String {
+pub(crate) fn pointer(path: &serde_path_to_error::Path) -> String {
     use serde_path_to_error::Segment;
     let mut pointer = String::from("$");
     for segment in path {
@@ -163,7 +163,7 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 }
 
 /// The step of a JSON path to a member: `.name`, or `['odd name']`.
-pub(super) fn member(key: &str) -> String {
+pub(crate) fn member(key: &str) -> String {
     let plain = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if plain { format!(".{key}") } else { format!("['{}']", key.escape_debug()) }
 }

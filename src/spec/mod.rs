@@ -14,6 +14,7 @@ pub use load::{
     Bundle, MAX_DOCUMENT, OCI_VERSION_MAX, OCI_VERSION_MIN, load, load_process, load_resources, parse_process,
     parse_resources, parse_spec,
 };
+pub(crate) use load::{member, pointer};
 pub use validate::{Fact, Host, validate, validate_id, validate_process, validate_resources};
 
 use oci_spec::runtime::{Process, Spec};
