@@ -361,6 +361,68 @@ fn notify_hands_the_listener_and_the_state_to_the_agent() {
     t.assert_nothing_left();
 }
 
+/// An agent that takes one listener: the state that came with it, and the listener.
+fn agent(socket: UnixListener) -> std::thread::JoinHandle<(Value, std::os::fd::OwnedFd)> {
+    socket.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let mut accepted = None;
+        until("a process to send its listener", || {
+            accepted = socket.accept().ok();
+            accepted.is_some()
+        });
+        let (bytes, mut fds) = received(&accepted.unwrap().0);
+        (serde_json::from_slice(&bytes).unwrap(), fds.remove(0))
+    })
+}
+
+#[test]
+fn notify_hands_an_execs_listener_to_the_agent_too() {
+    not_under!(Crun, "sends no listener of an exec");
+    for no_new_privileges in [true, false] {
+        let t = Test::new();
+        let path = t.path("agent.sock");
+        let socket = UnixListener::bind(&path).unwrap();
+        let profile = json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "listenerMetadata": "hello",
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]}},
+            "process": {"noNewPrivileges": no_new_privileges}});
+        let c = t.bundle(sh("echo up; sleep 60").tmpfs("/tmp", &[]).patch(profile));
+        let init = agent(socket.try_clone().unwrap());
+        c.create().ok();
+        let (_, inits_listener) = init.join().unwrap();
+        c.start().ok();
+        c.wait_output("up");
+
+        // The agent of the exec goes away: the call that waits for it gets ENOSYS.
+        let execs = agent(socket.try_clone().unwrap());
+        let pid_file = t.path("pid");
+        let options = ["--pid-file", pid_file.to_str().unwrap()];
+        let mut exec = std::process::Command::new(binary());
+        exec.arg("--root").arg(&t.root).arg("exec").args(options);
+        exec.args([&c.id, "sh", "-c", "mkdir /tmp/x 2>&1; echo done"]);
+        let running = t.spawn(exec, std::process::Stdio::null());
+        let (state, listener) = execs.join().unwrap();
+        let pid: i64 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+        assert_eq!(
+            (&state["pid"], &state["metadata"], &state["state"]["pid"], &state["state"]["status"]),
+            (&pid.into(), &"hello".into(), &c.pid().into(), &"running".into())
+        );
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+        assert_eq!(link.to_str().unwrap(), "anon_inode:seccomp notify");
+        drop(listener);
+        let out = running.wait().ok();
+        assert!(out.stdout.contains("not implemented") && out.stdout.ends_with("done\n"), "{out:?}");
+        drop(inits_listener);
+
+        // Without an agent there is no exec, and nothing of it stays.
+        drop(socket);
+        std::fs::remove_file(&path).unwrap();
+        let out = c.exec_with(&options, &["true"]).fails().says(&["agent.sock"]);
+        assert!(peer() != Peer::Rustbox || out.code == 255, "{out:?}");
+        c.delete_force().ok();
+        t.assert_nothing_left();
+    }
+}
+
 #[test]
 fn a_missing_agent_fails_create_and_leaves_nothing() {
     let t = Test::new();

@@ -19,19 +19,15 @@ use crate::container::pid_file;
 use crate::container::report::Report;
 use crate::container::spawn::{Conversation, spawn};
 use crate::container::state::{Directory, Record, Root, Status, new_record};
-use crate::error::{At, Error, Result};
+use crate::error::{Error, Result};
 use crate::init::channel::{Channel, Message};
 use crate::init::process::{ProcessPlan, Setting};
 use crate::init::procfs::Procfs;
 use crate::init::rootfs::{CgroupView, Rootfs, RootfsContext};
 use crate::init::{Gate, Init, Loader, Reaper};
 use crate::seccomp;
-use crate::seccomp::notify::{self, Agent};
+use crate::seccomp::notify::{Handover, container_process_state};
 use crate::spec::{self, Bundle};
-use crate::sys::mailbox::Mailbox;
-
-/// How long init may take to attach a filter that it has announced.
-const LISTENER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What `create` and `run` are asked for, beyond the bundle.
 #[derive(Default)]
@@ -128,8 +124,7 @@ struct Plan<'a> {
     sysctl: Vec<crate::init::sysctl::Parameter>,
     time_offsets: Option<String>,
     seccomp: Option<seccomp::Filter>,
-    agent: Option<Agent>,
-    mailbox: Option<Mailbox>,
+    handover: Option<Handover>,
     procfs: Procfs,
 }
 
@@ -207,22 +202,14 @@ impl<'a> Plan<'a> {
             rootfs,
             process,
             seccomp,
-            agent: None,
-            mailbox: None,
+            handover: None,
             options,
         })
     }
 
     /// Opens what must exist: namespaces, the root filesystem, sources of mounts.
     fn open(&mut self) -> Result<()> {
-        if let Some(filter) = self.seccomp.as_ref().filter(|filter| filter.notify) {
-            let path = filter
-                .listener_path
-                .as_ref()
-                .ok_or_else(|| Error::config("$.linux.seccomp.listenerPath", "is missing, but the filter notifies"))?;
-            self.agent = Some(Agent::connect(path)?);
-            self.mailbox = Some(Mailbox::new().at("map", "a page shared with init")?);
-        }
+        self.handover = self.seccomp.as_ref().map(Handover::prepare).transpose()?.flatten();
         self.namespaces.open()?;
         self.rootfs.open()
     }
@@ -273,17 +260,10 @@ impl<'a> Plan<'a> {
         creator_hooks: bool,
     ) -> Result<crate::sys::clone::Child> {
         let Plan {
-            options, record, namespaces, rootfs, process, sysctl, time_offsets, seccomp, procfs, mailbox, ..
+            options, record, namespaces, rootfs, process, sysctl, time_offsets, seccomp, procfs, handover, ..
         } = self;
         let seccomp = seccomp.as_ref();
-        let load = |channel: &Channel| match seccomp {
-            Some(filter) if filter.notify => {
-                channel.send(&Message::Filter)?;
-                notify::load_and_post(filter, mailbox.as_ref())
-            }
-            Some(filter) => filter.load().map(drop),
-            None => Ok(()),
-        };
+        let load = |channel: &Channel| Handover::load(handover.as_ref(), seccomp, || channel.send(&Message::Filter));
         let judge = options.judge.as_ref();
         let loader: Option<&Loader<'_>> = match judge {
             Some(judge) => Some(judge.seccomp),
@@ -330,14 +310,12 @@ impl<'a> Plan<'a> {
 
     /// Takes the listener of the filter that init has attached, and sends it to the agent.
     fn deliver_listener(&self, init: &OwnedFd, pid: libc::pid_t) -> Result<()> {
-        let (Some(agent), Some(mailbox), Some(filter)) = (&self.agent, &self.mailbox, &self.seccomp) else {
+        let (Some(handover), Some(filter)) = (&self.handover, &self.seccomp) else {
             return Err(Error::Other("init attaches a filter that nobody has asked for".to_owned()));
         };
-        let state = serde_json::to_value(Report::new(&self.record, Status::Creating, pid))
-            .map_err(|error| Error::Other(format!("serialise the state: {error}")))?;
+        let state = Report::new(&self.record, Status::Creating, pid).value();
         let metadata = filter.listener_metadata.as_deref();
-        let document = notify::container_process_state(&self.record.oci_version, pid, metadata, &state);
-        notify::deliver(mailbox, init.as_fd(), agent, &document, LISTENER_PATIENCE)
+        handover.deliver(init.as_fd(), &container_process_state(&self.record.oci_version, pid, metadata, &state))
     }
 
     /// The creator's part while init sets itself up.
@@ -382,7 +360,7 @@ impl<'a> Plan<'a> {
             *hooks_ran = spec.hooks().as_ref().is_some_and(|hooks| hooks.create_container().is_some());
         }
         let mut take = || self.deliver_listener(conversation.child, pid);
-        conversation.expect_ready(if self.agent.is_some() { Some(&mut take) } else { None })?;
+        conversation.expect_ready(if self.handover.is_some() { Some(&mut take) } else { None })?;
         let init = identity::identify(pid)?
             .ok_or_else(|| Error::Other("the container's first process has ended unexpectedly".to_owned()))?;
         if let Some(file) = &self.options.pid_file {

@@ -7,13 +7,15 @@ use oci_spec::runtime::{Process, Spec};
 
 use crate::cgroup;
 use crate::container::namespaces::Namespaces;
+use crate::container::report::Report;
 use crate::container::spawn::introduced;
-use crate::container::state::{Record, Root, Status, read_spec, status};
+use crate::container::state::{Live, Record, Root, Status, read_spec, status};
 use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message, failure};
 use crate::init::console;
 use crate::init::process::{ProcessPlan, Setting};
 use crate::init::procfs::Procfs;
+use crate::seccomp::notify::{Handover, container_process_state};
 use crate::seccomp::{self, Filter};
 use crate::sys::clone::{Child, CloneArgs, clone3};
 use crate::sys::{process, wait};
@@ -82,8 +84,9 @@ pub fn exec(root: &Root, target: &Target, document: &Process, options: &Options)
         Some(profile) => Some(seccomp::cached(&root.path().join(".seccomp"), profile)?),
         None => None,
     };
-    let joiner = Joiner { record, namespaces, plan, filter, procfs: Procfs::open()? };
-    joiner.spawn(&live.pidfd, options)
+    let handover = filter.as_ref().map(Handover::prepare).transpose()?.flatten();
+    let joiner = Joiner { record, namespaces, plan, filter, handover, procfs: Procfs::open()? };
+    joiner.spawn(&live, options)
 }
 
 struct Joiner<'a> {
@@ -91,6 +94,7 @@ struct Joiner<'a> {
     namespaces: Namespaces,
     plan: ProcessPlan,
     filter: Option<Filter>,
+    handover: Option<Handover>,
     procfs: Procfs,
 }
 
@@ -98,21 +102,21 @@ impl Joiner<'_> {
     /// Two clones. A stage, which no process of the container can see, enters the cgroups and the namespaces and closes
     /// what it holds of the host; its child is born into the pid namespace with nothing to be looked into or taken
     /// over (CVE-2016-9962), whatever capabilities the container's processes have.
-    fn spawn(mut self, init: &OwnedFd, options: &Options) -> Result<Child> {
+    fn spawn(mut self, init: &Live, options: &Options) -> Result<Child> {
         let entry = self.record.cgroup.open().entry()?;
         let (channel, line) = Channel::pair()?;
         self.plan.set_initial_affinity()?;
         let user_namespace = self.namespaces.has(libc::CLONE_NEWUSER);
         let cgroup = entry.into.as_ref().map(AsFd::as_fd);
         let stage = clone3(CloneArgs { namespaces: 0, cgroup, sibling: false }, || {
-            let Err(error) = self.stage(init, &entry, &line, options);
+            let Err(error) = self.stage(&init.pidfd, &entry, &line, options);
             let _ = line.send(&failure(&error));
             wait::exit_now(1)
         })
         .at("clone a process for", &self.record.id)?;
         drop(line);
         let child = introduced(&channel, &stage)?;
-        let started = self.accompany(&channel, &child, user_namespace, options);
+        let started = self.accompany(&channel, &child, init, user_namespace, options);
         if started.is_err() {
             let _ = process::pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
             let _ = process::wait_pidfd(child.pidfd.as_fd(), true);
@@ -120,7 +124,14 @@ impl Joiner<'_> {
         started.map(|()| child)
     }
 
-    fn accompany(&self, channel: &Channel, child: &Child, user_namespace: bool, options: &Options) -> Result<()> {
+    fn accompany(
+        &self,
+        channel: &Channel,
+        child: &Child,
+        init: &Live,
+        user_namespace: bool,
+        options: &Options,
+    ) -> Result<()> {
         // The limits are set from outside and the pid is recorded before the program may run.
         if user_namespace {
             self.plan.outside(Some(&self.procfs), Some(child.pid))?;
@@ -129,19 +140,32 @@ impl Joiner<'_> {
             super::pid_file::write(file, child.pid)?;
         }
         let _ = channel.send(&Message::Commit);
-        let heard = match channel.receive()? {
-            None => Ok(()),
-            Some(Message::Failed(errno, text)) => Err(Error::Init { errno, text }),
-            Some(other) => {
-                Err(Error::Other(format!("the new process said {other:?} instead of executing the program")))
-            }
-        };
+        let heard = self.executed(channel, child, init);
         if heard.is_err()
             && let Some(file) = &options.pid_file
         {
             let _ = std::fs::remove_file(file);
         }
         heard
+    }
+
+    /// Waits for the exec; on the way to it the listener of a filter that notifies goes to the agent.
+    fn executed(&self, channel: &Channel, child: &Child, init: &Live) -> Result<()> {
+        let mut said = channel.receive()?;
+        if let (Some(Message::Filter), Some(handover)) = (&said, &self.handover) {
+            let state = Report::new(self.record, Status::Running, init.process.pid).value();
+            let metadata = self.filter.as_ref().and_then(|filter| filter.listener_metadata.as_deref());
+            let document = container_process_state(&self.record.oci_version, child.pid, metadata, &state);
+            handover.deliver(child.pidfd.as_fd(), &document)?;
+            said = channel.receive()?;
+        }
+        match said {
+            None => Ok(()),
+            Some(Message::Failed(errno, text)) => Err(Error::Init { errno, text }),
+            Some(other) => {
+                Err(Error::Other(format!("the new process said {other:?} instead of executing the program")))
+            }
+        }
     }
 
     /// The stage: everything up to the process that the container sees. Ends its process where it succeeds.
@@ -186,7 +210,8 @@ impl Joiner<'_> {
     /// In the container: takes a terminal and becomes the program; returns only where that fails.
     fn become_program(&mut self, line: &Channel, options: &Options) -> Error {
         let filter = self.filter.take();
-        let mut load = || filter.as_ref().map_or(Ok(()), |filter| filter.load().map(drop));
+        let handover = self.handover.take();
+        let mut load = || Handover::load(handover.as_ref(), filter.as_ref(), || line.send(&Message::Filter));
         let filtered = filter.is_some();
         let procfs = self.plan.needs_procfs().then_some(&self.procfs);
         let ready = match line.receive() {

@@ -59,9 +59,14 @@ impl Report {
         Ok(Report::new(record, status, live.map_or(0, |live| live.process.pid)))
     }
 
+    /// The report as a JSON value.
+    pub fn value(&self) -> serde_json::Value {
+        // A structure of strings and numbers always serialises.
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
     /// The JSON text that a hook reads from its standard input.
     pub fn for_hooks(record: &Record, status: Status, pid: libc::pid_t) -> Vec<u8> {
-        // A structure of strings and numbers always serialises.
-        serde_json::to_vec(&Report { pid, ..Report::new(record, status, pid) }).unwrap_or_default()
+        Report { pid, ..Report::new(record, status, pid) }.value().to_string().into_bytes()
     }
 }

@@ -9,6 +9,8 @@
 //! | [`deliver`]: sees the number, takes the listener by pidfd_getfd(2), sends it with the state | | receives it |
 //! | acknowledges | goes on to execve | answers |
 //!
+//! The process that `exec` adds to a container goes the same way as init.
+//!
 //! Init makes no system call between attaching the filter and the receipt, so a profile may notify any call at all:
 //! `write`, `sendmsg`, `read` and `SCMP_ACT_NOTIFY` as default action included (runc refuses some of those).
 
@@ -27,8 +29,61 @@ use crate::sys::{self, socket};
 /// How long the agent may take to accept, and to take the message.
 const AGENT_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long init may take to attach a filter that it has announced.
+const ATTACH_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How many rounds init waits for its creator: about ten times longer than the creator may take.
 const INIT_SPINS: u64 = 4_000_000_000;
+
+/// What a process and its creator share so that a filter's listener reaches the agent.
+#[derive(Debug)]
+pub struct Handover {
+    agent: Agent,
+    mailbox: Mailbox,
+}
+
+impl Handover {
+    /// For a filter that notifies: connects to the agent and maps the mailbox. Before anything is made.
+    ///
+    /// # Errors
+    /// [`Error::Config`] without a listenerPath; as `connect(2)`, with the path.
+    pub fn prepare(filter: &Filter) -> Result<Option<Handover>> {
+        if !filter.notify {
+            return Ok(None);
+        }
+        let missing = || Error::config("$.linux.seccomp.listenerPath", "is missing, but the filter notifies");
+        let agent = Agent::connect(filter.listener_path.as_ref().ok_or_else(missing)?)?;
+        Ok(Some(Handover { agent, mailbox: Mailbox::new().at("map", "a page shared with init")? }))
+    }
+
+    /// In the process itself: loads a filter, whether it notifies or not. `announce` is called before one that does is
+    /// attached, and has the creator deliver it.
+    ///
+    /// # Errors
+    /// As `seccomp(2)`.
+    pub fn load(
+        handover: Option<&Handover>,
+        filter: Option<&Filter>,
+        announce: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        match (filter, handover) {
+            (Some(filter), Some(handover)) => {
+                announce()?;
+                load_and_post(filter, &handover.mailbox)
+            }
+            (Some(filter), None) => filter.load().map(drop),
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// In its creator, once the process has announced the filter: as [`deliver`].
+    ///
+    /// # Errors
+    /// Where the process ends or the agent does not take the message.
+    pub fn deliver(&self, process: BorrowedFd<'_>, state: &[u8]) -> Result<()> {
+        deliver(&self.mailbox, process, &self.agent, state, ATTACH_PATIENCE)
+    }
+}
 
 /// The connection to the seccomp agent.
 #[derive(Debug)]
@@ -59,7 +114,8 @@ impl Agent {
     }
 }
 
-/// The container process state as JSON: `pid` is init's in the runtime's pid namespace, `state` the container's state.
+/// The container process state as JSON: `pid` is the process's in the runtime's pid namespace, `state` the container's
+/// state.
 pub fn container_process_state(
     oci_version: &str,
     pid: i32,
@@ -78,12 +134,8 @@ pub fn container_process_state(
 ///
 /// The last thing before execve: the listener stays open, close-on-exec, because even close(2) may be notified.
 /// pidfd_getfd(2) needs ptrace access: a rootless creator needs init to be dumpable at this point.
-pub fn load_and_post(filter: &Filter, mailbox: Option<&Mailbox>) -> Result<()> {
-    let listener = filter.load()?;
-    let Some(listener) = listener else { return Ok(()) };
-    let Some(mailbox) = mailbox else {
-        return Err(Error::Other("the seccomp filter notifies and nobody takes its listener".into()));
-    };
+pub fn load_and_post(filter: &Filter, mailbox: &Mailbox) -> Result<()> {
+    let Some(listener) = filter.load()? else { return Ok(()) };
     // `into_raw_fd`: dropping the descriptor would be a system call.
     mailbox.post(listener.into_raw_fd());
     // No error can be reported here, as that would be a system call as well.

@@ -150,7 +150,7 @@ mod tests {
         let filter = Filter { program: vec![stmt(RET, action::USER_NOTIF)], notify: true, ..Filter::default() };
         let mailbox = Mailbox::new().expect("mailbox");
         let agent = Agent::connect(&path).expect("connected");
-        let (pid, pidfd) = fork(|| match load_and_post(&filter, Some(&mailbox)) {
+        let (pid, pidfd) = fork(|| match load_and_post(&filter, &mailbox) {
             Ok(()) => 7,
             Err(_) => 1,
         });
