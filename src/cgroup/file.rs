@@ -1,28 +1,38 @@
 //! One cgroup directory and its files: every read and write of this module goes through here.
 
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::error::{At, Error, Result};
 use crate::sys::{Errno, path};
 
 /// A directory of a cgroup hierarchy. Its files are named by path: a walk of five cached components costs
 /// less than keeping a descriptor for directories of which one file is touched.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Dir(PathBuf);
+#[derive(Debug, Clone)]
+pub(super) struct Dir {
+    path: PathBuf,
+    journal: Option<Journal>,
+}
 
 impl Dir {
     pub(super) fn new(path: impl Into<PathBuf>) -> Self {
-        Dir(path.into())
+        Dir { path: path.into(), journal: None }
+    }
+
+    /// The same directory, whose files are noted down before they are written.
+    pub(super) fn noted(self, journal: Option<&Journal>) -> Self {
+        Dir { journal: journal.cloned(), ..self }
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     pub(super) fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path.join(name)
     }
 
     /// Opens a file of this directory, close-on-exec.
@@ -33,7 +43,7 @@ impl Dir {
 
     /// Opens the directory itself, for `CLONE_INTO_CGROUP` and for walking.
     pub(super) fn open_self(&self) -> Result<OwnedFd> {
-        path::open(&self.0, libc::O_RDONLY | libc::O_DIRECTORY).at("open", self.0.display())
+        path::open(&self.path, libc::O_RDONLY | libc::O_DIRECTORY).at("open", self.path.display())
     }
 
     /// Writes a value in one `write`, as cgroupfs wants it. The error names the file and the value.
@@ -48,6 +58,11 @@ impl Dir {
 
     /// The same with the bare errno, for callers that have a second way.
     pub(super) fn try_write(&self, name: &str, value: &str) -> Result<(), Errno> {
+        if let Some(journal) = &self.journal
+            && let Ok(before) = self.try_read(name)
+        {
+            journal.note(self.file(name), before);
+        }
         let fd = path::open(self.file(name), libc::O_WRONLY | libc::O_NOCTTY)?;
         path::write_once(fd.as_fd(), value.as_bytes())
     }
@@ -99,6 +114,51 @@ impl Dir {
     pub(super) fn keyed(&self, name: &str, key: &str) -> Result<Option<u64>> {
         Ok(keyed(&self.value(name)?, key))
     }
+}
+
+/// What files held before an update wrote them, so that one that fails half-way can be undone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Journal(Rc<RefCell<Vec<(PathBuf, String)>>>);
+
+impl Journal {
+    /// Only the first value of a file is the one from before.
+    fn note(&self, file: PathBuf, before: String) {
+        let mut notes = self.0.borrow_mut();
+        if !notes.iter().any(|(noted, _)| *noted == file) {
+            notes.push((file, before));
+        }
+    }
+
+    /// Writes the values from before, again and again as long as that helps: limits constrain each other. Returns the files
+    /// that do not hold what they held before.
+    pub(super) fn undo(&self) -> Vec<PathBuf> {
+        let mut changed: Vec<_> = self.0.take();
+        loop {
+            let left: Vec<_> = changed.iter().rev().filter(|(file, before)| !put_back(file, before)).cloned().collect();
+            if left.is_empty() || left.len() == changed.len() {
+                return left.into_iter().map(|(file, _)| file).collect();
+            }
+            changed = left;
+        }
+    }
+}
+
+/// Whether the file holds this text, after writing it if need be: line by line, as files of a line per device take it.
+fn put_back(file: &Path, before: &str) -> bool {
+    let Some((dir, name)) = file.parent().map(Dir::new).zip(file.file_name().and_then(|name| name.to_str())) else {
+        return false;
+    };
+    let same = || dir.try_read(name).is_ok_and(|now| now == before);
+    if same() {
+        return true;
+    }
+    // `memory.oom_control` shows more than it takes: the switch is the first line's number.
+    let lines = before.lines().map(|line| line.strip_prefix("oom_kill_disable ").unwrap_or(line));
+    for line in lines {
+        // What counts is what the file shows afterwards.
+        let _ = dir.try_write(name, line);
+    }
+    same()
 }
 
 /// Reads until the end: `cgroup.procs` and the like give at most a page per `read`.

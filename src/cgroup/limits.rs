@@ -5,7 +5,7 @@ use oci_spec::runtime::LinuxResources;
 use super::backend::{Backend, backend, given};
 use super::create::{Cgroup, PAYLOAD_LEAF};
 use super::devices;
-use super::file::Dir;
+use super::file::{Dir, Journal};
 use super::layout::{Controller, Version};
 use super::plan::{Directory, Plan};
 use crate::error::{At, Error, Result};
@@ -28,19 +28,40 @@ const CORE: [&str; 6] =
     ["cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.freeze", "cgroup.type", "cgroup.subtree_control"];
 
 /// When limits are applied.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Occasion {
+#[derive(Clone, Copy)]
+pub(super) enum Occasion<'a> {
     Create,
-    Update,
+    /// With a journal of what the files held before.
+    Update(&'a Journal),
+}
+
+impl<'a> Occasion<'a> {
+    fn journal(self) -> Option<&'a Journal> {
+        match self {
+            Occasion::Create => None,
+            Occasion::Update(journal) => Some(journal),
+        }
+    }
 }
 
 impl Cgroup {
-    /// Changes limits. What `resources` does not name stays as it is.
+    /// Changes limits. What `resources` does not name stays as it is, and everything does where one of them cannot be
+    /// had: what was written is put back. (Device rules are written last; they are not put back.)
     ///
     /// # Errors
-    /// [`Error::Refused`] for a controller or file that is not there; else as `write(2)`, naming file and value.
+    /// [`Error::Refused`] for a controller or file that is not there; else as `write(2)`, naming file and value. What
+    /// could not be put back is named.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
-        apply(&self.plan, resources, Occasion::Update)
+        let journal = Journal::default();
+        apply(&self.plan, resources, Occasion::Update(&journal)).map_err(|error| {
+            let changed = journal.undo();
+            if changed.is_empty() {
+                return error;
+            }
+            let files: Vec<_> = changed.iter().map(|file| format!("`{}`", file.display())).collect();
+            let context = format!("not every limit could be put back, {} stay changed", files.join(", "));
+            Error::Context { context, source: Box::new(error) }
+        })
     }
 }
 
@@ -55,9 +76,14 @@ impl Plan {
     }
 
     /// The back end and directory of a controller that is asked for.
-    fn controller(&self, controller: Controller, asked: &str) -> Result<(&'static dyn Backend, Dir)> {
+    fn controller(
+        &self,
+        controller: Controller,
+        asked: &str,
+        occasion: Occasion<'_>,
+    ) -> Result<(&'static dyn Backend, Dir)> {
         let directory = self.directory(controller).ok_or_else(|| missing(controller, asked))?;
-        Ok((backend(directory.version), self.limits_dir(directory)))
+        Ok((backend(directory.version), self.limits_dir(directory).noted(occasion.journal())))
     }
 }
 
@@ -69,15 +95,17 @@ fn missing(controller: Controller, asked: &str) -> Error {
 }
 
 /// Writes every limit that is asked for.
-pub(super) fn apply(plan: &Plan, resources: &LinuxResources, occasion: Occasion) -> Result<()> {
-    if occasion == Occasion::Update {
+pub(super) fn apply(plan: &Plan, resources: &LinuxResources, occasion: Occasion<'_>) -> Result<()> {
+    let update = matches!(occasion, Occasion::Update(_));
+    if update {
         enable(plan, Some(resources))?;
     }
+    let controller = |controller, asked| plan.controller(controller, asked, occasion);
     if let Some(cpu) = resources.cpu() {
         if cpu.cpus().as_deref().is_some_and(|it| !it.is_empty())
             || cpu.mems().as_deref().is_some_and(|it| !it.is_empty())
         {
-            let (backend, dir) = plan.controller(Controller::Cpuset, "cpu.cpus")?;
+            let (backend, dir) = controller(Controller::Cpuset, "cpu.cpus")?;
             backend.cpuset(&dir, cpu)?;
         }
         let asked = given(cpu.shares()).is_some()
@@ -88,7 +116,7 @@ pub(super) fn apply(plan: &Plan, resources: &LinuxResources, occasion: Occasion)
             || given(cpu.realtime_period()).is_some()
             || given(cpu.realtime_runtime()).is_some();
         if asked {
-            let (backend, dir) = plan.controller(Controller::Cpu, "cpu")?;
+            let (backend, dir) = controller(Controller::Cpu, "cpu")?;
             backend.cpu(&dir, cpu)?;
         }
     }
@@ -102,14 +130,14 @@ pub(super) fn apply(plan: &Plan, resources: &LinuxResources, occasion: Occasion)
             || memory.swappiness().is_some()
             || memory.disable_oom_killer() == Some(true);
         if asked {
-            let (backend, dir) = plan.controller(Controller::Memory, "memory")?;
+            let (backend, dir) = controller(Controller::Memory, "memory")?;
             backend.memory(&dir, memory)?;
         }
     }
     if let Some(pids) = resources.pids() {
         // No limit is what a fresh cgroup has.
-        if pids.limit() > 0 || occasion == Occasion::Update && plan.directory(Controller::Pids).is_some() {
-            let (backend, dir) = plan.controller(Controller::Pids, "pids")?;
+        if pids.limit() > 0 || update && plan.directory(Controller::Pids).is_some() {
+            let (backend, dir) = controller(Controller::Pids, "pids")?;
             backend.pids(&dir, pids.limit())?;
         }
     }
@@ -123,7 +151,7 @@ pub(super) fn apply(plan: &Plan, resources: &LinuxResources, occasion: Occasion)
                 .all(Vec::is_empty)
             && io.weight_device().iter().flatten().next().is_none();
         if !empty {
-            let (backend, dir) = plan.controller(Controller::Io, "blockIO")?;
+            let (backend, dir) = controller(Controller::Io, "blockIO")?;
             backend.block_io(&dir, io)?;
         }
     }
@@ -132,25 +160,25 @@ pub(super) fn apply(plan: &Plan, resources: &LinuxResources, occasion: Occasion)
             let pointer = format!("$.linux.resources.hugepageLimits[{index}].pageSize");
             return Err(Error::config(pointer, format!("`{}` is no size such as `2MB`", limit.page_size())));
         }
-        let (backend, dir) = plan.controller(Controller::Hugetlb, "hugepageLimits")?;
+        let (backend, dir) = controller(Controller::Hugetlb, "hugepageLimits")?;
         backend.hugepage(&dir, limit)?;
     }
     if let Some(network) = resources.network() {
         if let Some(class) = given(network.class_id()) {
-            let (backend, dir) = plan.controller(Controller::NetCls, "network.classID")?;
+            let (backend, dir) = controller(Controller::NetCls, "network.classID")?;
             backend.network_class(&dir, class)?;
         }
         if let Some(priorities) = network.priorities().as_ref().filter(|it| !it.is_empty()) {
-            let (backend, dir) = plan.controller(Controller::NetPrio, "network.priorities")?;
+            let (backend, dir) = controller(Controller::NetPrio, "network.priorities")?;
             backend.network_priorities(&dir, priorities)?;
         }
     }
     for (device, limit) in resources.rdma().iter().flatten() {
-        let (backend, dir) = plan.controller(Controller::Rdma, "rdma")?;
+        let (backend, dir) = controller(Controller::Rdma, "rdma")?;
         backend.rdma(&dir, device, limit)?;
     }
-    apply_unified(plan, resources)?;
-    if occasion == Occasion::Update && resources.devices().is_none() {
+    apply_unified(plan, resources, occasion)?;
+    if update && resources.devices().is_none() {
         return Ok(());
     }
     apply_devices(plan, resources.devices().as_deref().unwrap_or_default())
@@ -180,14 +208,14 @@ fn in_user_namespace() -> bool {
 }
 
 /// `unified`: v2 files by name.
-fn apply_unified(plan: &Plan, resources: &LinuxResources) -> Result<()> {
+fn apply_unified(plan: &Plan, resources: &LinuxResources, occasion: Occasion<'_>) -> Result<()> {
     let Some(unified) = resources.unified().as_ref().filter(|it| !it.is_empty()) else { return Ok(()) };
     let Some(directory) = plan.unified() else {
         return Err(Error::Refused(
             "`linux.resources.unified` needs cgroup v2, which this host does not mount".to_owned(),
         ));
     };
-    let dir = plan.limits_dir(directory);
+    let dir = plan.limits_dir(directory).noted(occasion.journal());
     // The document gives no order: by name, so that each run does the same.
     let mut keys: Vec<_> = unified.iter().collect();
     keys.sort_unstable();

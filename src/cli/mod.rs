@@ -18,6 +18,7 @@ pub mod run_judge;
 pub mod spec;
 pub mod start;
 pub mod state;
+mod units;
 pub mod update;
 pub mod verdict;
 

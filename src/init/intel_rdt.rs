@@ -8,7 +8,7 @@ use libcontainer::process::intel_rdt::{cleanup_intel_rdt, find_resctrl_mount_poi
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxIntelRdt;
 
-use crate::error::{Error, Result};
+use crate::error::{At, Error, Result};
 
 /// The directories that the runtime may make for a container, to be recorded before [`set_up`] makes them and to be
 /// removed at the end.
@@ -57,4 +57,31 @@ pub fn set_up(id: &str, document: &LinuxIntelRdt, pid: libc::pid_t) -> Result<()
 pub fn remove(id: &str, directories: &Directories) -> Result<()> {
     cleanup_intel_rdt(directories.group.as_deref(), directories.monitoring.as_deref(), None, id)
         .map_err(|error| Error::Other(format!("intelRdt of `{id}`: {error}")))
+}
+
+/// A container's class of service that is in force.
+#[derive(Debug)]
+pub struct Class(PathBuf);
+
+/// The class of a container that was created with this document.
+///
+/// # Errors
+/// [`Error::Refused`] where the container has none.
+pub fn class(id: &str, document: Option<&LinuxIntelRdt>) -> Result<Class> {
+    let document =
+        document.ok_or_else(|| Error::Refused(format!("container `{id}` was created without `linux.intelRdt`")))?;
+    let mount = find_resctrl_mount_point()
+        .map_err(|_| Error::Refused("intelRdt: no resctrl file system is mounted on this host".into()))?;
+    Ok(Class(mount.join(document.clos_id().as_deref().unwrap_or(id))))
+}
+
+impl Class {
+    /// Writes one line of `schemata`, such as `L3:0=ff`.
+    ///
+    /// # Errors
+    /// As `write(2)`: `EINVAL` for a schema that the processor cannot have.
+    pub fn set(&self, schema: &str) -> Result<()> {
+        let file = self.0.join("schemata");
+        std::fs::write(&file, format!("{schema}\n")).at("write to", file.display())
+    }
 }
