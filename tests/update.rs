@@ -135,7 +135,7 @@ fn values_that_are_none_are_usage_errors_that_name_the_option() {
         ("--pids-limit", "many"),
         ("--blkio-weight", "heavy"),
     ] {
-        update(&c, &[&format!("{option}={value}")]).usage().says(&[value]).rustbox_says(&[option]);
+        update(&c, &[&format!("{option}={value}")]).usage().rustbox_says(&[option, value]);
     }
     update(&c, &["--no-such-limit", "1"]).usage();
     c.kill_and_delete();

@@ -5,6 +5,7 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxInterfa
 use super::devices::Rule;
 use super::file::Dir;
 use super::layout::Version;
+use super::stats::Counters;
 use super::{v1, v2};
 use crate::error::{Error, Result};
 use crate::sys::Errno;
@@ -12,7 +13,7 @@ use crate::sys::Errno;
 /// One kernel interface: every call writes the files of one controller in one directory.
 ///
 /// Values of 0 mean "not set" where the kernel gives 0 no meaning, as engines send it so; -1 means unlimited.
-pub(super) trait Backend {
+pub(super) trait Backend: Counters {
     /// `resources.memory`.
     fn memory(&self, dir: &Dir, memory: &LinuxMemory) -> Result<()>;
     /// `resources.cpu`, but for the CPU set.

@@ -19,12 +19,15 @@ mod devices;
 mod file;
 mod layout;
 mod limits;
+mod oom;
 mod plan;
 mod release;
+pub mod stats;
 pub mod systemd;
 mod v1;
 mod v2;
 
 pub use create::{Cgroup, Entry};
 pub use layout::{Controller, Hierarchy, Layout, Version};
+pub use oom::OomWatch;
 pub use plan::{Directory, Plan, Request, plan};

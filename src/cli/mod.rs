@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod delete;
+pub mod events;
 pub mod exe;
 pub mod exec;
 pub mod features;
@@ -79,7 +80,9 @@ pub enum Command {
     /// Thaw the processes of a paused container
     Resume(pause::Args),
     /// Change the resource limits of a container
-    Update(update::Args),
+    Update(Box<update::Args>),
+    /// Print what a container uses, and its OOM situations
+    Events(events::Args),
     /// Write a config.json to start from
     Spec(spec::Args),
     /// Print what this runtime can do
@@ -123,6 +126,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Pause(args) => pause::main(&global, &args, true),
         Command::Resume(args) => pause::main(&global, &args, false),
         Command::Update(args) => update::main(&global, &args),
+        Command::Events(args) => events::main(&global, &args),
         Command::Spec(args) => spec::main(&global, &args),
         Command::Features(_) => features::main(),
         Command::Man(args) => manual::man(&args),

@@ -3,6 +3,7 @@
 pub mod console;
 pub mod create;
 pub mod delete;
+pub mod events;
 pub mod exec;
 pub mod foreground;
 pub mod hooks;

@@ -76,6 +76,15 @@ pub fn class(id: &str, document: Option<&LinuxIntelRdt>) -> Result<Class> {
 }
 
 impl Class {
+    /// The lines of `schemata`.
+    ///
+    /// # Errors
+    /// As `read(2)`.
+    pub fn schemata(&self) -> Result<String> {
+        let file = self.0.join("schemata");
+        std::fs::read_to_string(&file).at("read", file.display())
+    }
+
     /// Writes one line of `schemata`, such as `L3:0=ff`.
     ///
     /// # Errors
