@@ -28,7 +28,8 @@ pub struct CompletionArgs {
 /// # Errors
 /// As `open(2)` and `write(2)`.
 pub fn man(args: &ManArgs) -> Result<()> {
-    let command = Cli::command();
+    let mut command = Cli::command();
+    command.build();
     page(&command, "rustbox", &args.dir)?;
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
         let name = format!("rustbox-{}", sub.get_name());

@@ -1,5 +1,6 @@
 //! One file per command: arguments in, library calls, output out.
 
+pub mod command;
 pub mod create;
 pub mod delete;
 pub mod events;
@@ -26,10 +27,11 @@ pub mod verdict;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::Parser;
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
 
 use crate::error::Error;
+pub use command::Command;
 pub use global::Global;
 
 /// The version of the runtime specification that this program implements.
@@ -52,51 +54,10 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The commands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Create a container from a bundle; its program waits for `start`
-    Create(create::Args),
-    /// Start the program of a created container
-    Start(start::Args),
-    /// Print the state of a container
-    State(state::Args),
-    /// Send a signal to a container
-    Kill(kill::Args),
-    /// Delete a container and prove that nothing of it remains
-    Delete(delete::Args),
-    /// Run a container, or judge a submission
-    Run(Box<run::Args>),
-    /// Run one more process in a container
-    Exec(Box<exec::Args>),
-    /// Judge a stored run again, by its evidence
-    Verdict(verdict::Args),
-    /// List the containers
-    List(list::Args),
-    /// List the processes of a container
-    Ps(ps::Args),
-    /// Freeze the processes of a container
-    Pause(pause::Args),
-    /// Thaw the processes of a paused container
-    Resume(pause::Args),
-    /// Change the resource limits of a container
-    Update(Box<update::Args>),
-    /// Print what a container uses, and its OOM situations
-    Events(events::Args),
-    /// Write a config.json to start from
-    Spec(spec::Args),
-    /// Print what this runtime can do
-    Features(features::Args),
-    /// Write the manual pages
-    #[command(hide = true)]
-    Man(manual::ManArgs),
-    /// Print a completion script for a shell
-    #[command(hide = true)]
-    Completions(manual::CompletionArgs),
-}
-
 /// Runs the command line and gives its exit status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    exe::protect_early(&arguments);
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {

@@ -1,0 +1,101 @@
+//! The commands, as one table.
+//!
+//! A command's options are described only when it is the one that was called: describing those of all commands takes
+//! longer than everything else between the start of this program and its first call for a container.
+
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
+
+use super::{
+    create, delete, events, exec, features, kill, list, manual, pause, ps, run, spec, start, state, update, verdict,
+};
+
+macro_rules! commands {
+    ($($(#[doc = $about:literal])+ $(#[$hidden:ident])? $variant:ident($name:literal, $args:ty),)+) => {
+        /// The commands.
+        #[derive(Debug)]
+        pub enum Command {
+            $($(#[doc = $about])+ $variant($args),)+
+        }
+
+        impl Subcommand for Command {
+            fn augment_subcommands(command: clap::Command) -> clap::Command {
+                command$(.subcommand(
+                    clap::Command::new($name)
+                        .about(concat!($($about),+).trim_ascii())
+                        $(.$hidden(true))?
+                        .defer(|it| <$args>::augment_args(it).about(concat!($($about),+).trim_ascii())),
+                ))+
+            }
+
+            fn augment_subcommands_for_update(command: clap::Command) -> clap::Command {
+                Self::augment_subcommands(command)
+            }
+
+            fn has_subcommand(name: &str) -> bool {
+                [$($name),+].contains(&name)
+            }
+        }
+
+        impl FromArgMatches for Command {
+            fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+                Self::from_arg_matches_mut(&mut matches.clone())
+            }
+
+            fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+                match matches.remove_subcommand() {
+                    $(Some((name, mut sub)) if name == $name => {
+                        <$args>::from_arg_matches_mut(&mut sub).map(Command::$variant)
+                    })+
+                    _ => Err(clap::Error::raw(ErrorKind::MissingSubcommand, "a command is missing\n")),
+                }
+            }
+
+            fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+                *self = Self::from_arg_matches(matches)?;
+                Ok(())
+            }
+        }
+    };
+}
+
+commands! {
+    /// Create a container from a bundle; its program waits for `start`
+    Create("create", create::Args),
+    /// Start the program of a created container
+    Start("start", start::Args),
+    /// Print the state of a container
+    State("state", state::Args),
+    /// Send a signal to a container
+    Kill("kill", kill::Args),
+    /// Delete a container and prove that nothing of it remains
+    Delete("delete", delete::Args),
+    /// Run a container, or judge a submission
+    Run("run", Box<run::Args>),
+    /// Run one more process in a container
+    Exec("exec", Box<exec::Args>),
+    /// Judge a stored run again, by its evidence
+    Verdict("verdict", verdict::Args),
+    /// List the containers
+    List("list", list::Args),
+    /// List the processes of a container
+    Ps("ps", ps::Args),
+    /// Freeze the processes of a container
+    Pause("pause", pause::Args),
+    /// Thaw the processes of a paused container
+    Resume("resume", pause::Args),
+    /// Change the resource limits of a container
+    Update("update", Box<update::Args>),
+    /// Print what a container uses, and its OOM situations
+    Events("events", events::Args),
+    /// Write a config.json to start from
+    Spec("spec", spec::Args),
+    /// Print what this runtime can do
+    Features("features", features::Args),
+    /// Write the manual pages
+    #[hide]
+    Man("man", manual::ManArgs),
+    /// Print a completion script for a shell
+    #[hide]
+    Completions("completions", manual::CompletionArgs),
+}
