@@ -98,7 +98,7 @@ pub fn release(
     }
     left.extend(remaining.iter().map(|path| format!("cgroup `{}`", path.display())));
     if let Some(directories) = &record.resctrl
-        && let Err(error) = crate::init::intel_rdt::remove(&record.id, directories)
+        && let Err(error) = crate::init::intel_rdt::remove(directories)
     {
         left.push(error.to_string());
     }
