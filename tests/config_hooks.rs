@@ -330,3 +330,101 @@ fn hooks_do_not_inherit_the_runtimes_descriptors() {
     // stdin, stdout, stderr, and the directory that `ls` reads.
     assert_eq!(lines(&log), ["4"]);
 }
+
+/// Starts a command of the runtime on the container, and ends it by SIGKILL once the file is there.
+#[track_caller]
+fn killed_at(c: &Container<'_>, command: &[&str], file: &std::path::Path) {
+    let mut runtime = std::process::Command::new(binary());
+    runtime.arg("--root").arg(&c.test.root).args(command).arg(&c.id);
+    let running = c.test.spawn(runtime, std::process::Stdio::null());
+    until("the hook to run", || std::fs::read_to_string(file).is_ok_and(|text| text.ends_with('\n')));
+    running.signal(9);
+    assert_eq!(running.wait().signal, Some(9));
+}
+
+#[test]
+fn a_hook_that_outlives_its_runtime_is_ended_by_delete_force_which_says_so() {
+    rustbox_only!();
+    for point in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+        let t = Test::new();
+        let mark = t.path("mark");
+        // It hangs, with a child, the first time only: delete runs poststop hooks again.
+        let script = format!("[ -e {0} ] || {{ echo $$ >{0}; sleep 600 & sleep 600; }}", mark.display());
+        let c = t.bundle(sh("sleep 600").hook(point, &script));
+        let bundle = c.bundle.to_str().unwrap();
+        match point {
+            "poststart" => {
+                c.create().ok();
+                killed_at(&c, &["start"], &mark);
+            }
+            "poststop" => {
+                c.up();
+                c.kill("KILL").ok();
+                c.wait_status("stopped");
+                killed_at(&c, &["delete"], &mark);
+            }
+            _ => killed_at(&c, &["create", "--bundle", bundle], &mark),
+        }
+        let proof = t.runtime(&["delete", "--force", "--json", &c.id]).ok().json();
+        let hook = format!("{point} hook, process {}", std::fs::read_to_string(&mark).unwrap().trim());
+        // One of the container's own namespaces ends with the container.
+        let ended = if point == "createContainer" { Value::Null } else { hook.into() };
+        assert_eq!(proof["hook_ended"], ended, "{point}: {proof:#}");
+        t.assert_nothing_left();
+    }
+}
+
+#[test]
+fn without_a_runtime_a_container_being_created_ends_by_itself() {
+    rustbox_only!();
+    for (point, namespace) in [("createRuntime", "pid"), ("createContainer", "pid"), ("createContainer", "uts")] {
+        let t = Test::new();
+        let mark = t.path("mark");
+        let script = format!("echo >{}; sleep 600", mark.display());
+        // In a time namespace of its own a helper stands between the runtime and the container's first process.
+        let spec = sh("sleep 600").hook(point, &script).without_namespace("pid").namespace(json!({"type": namespace}));
+        let spec = if namespace == "uts" { spec.namespace(json!({"type": "time"})) } else { spec };
+        let c = t.bundle(spec);
+        killed_at(&c, &["create", "--bundle", c.bundle.to_str().unwrap()], &mark);
+        let procs = || c.cgroup_file("pids", "cgroup.procs");
+        until(&format!("the container to end ({point})"), || procs().is_empty());
+        assert_eq!(c.status(), "stopped");
+        c.delete_force().ok();
+        t.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_recorded_hook_whose_pid_is_anothers_now_is_left_alone() {
+    rustbox_only!();
+    let t = Test::new();
+    let mark = t.path("mark");
+    let c = t.bundle(sh("sleep 600").hook("createRuntime", &format!("echo $$ >{}; sleep 600", mark.display())));
+    killed_at(&c, &["create", "--bundle", c.bundle.to_str().unwrap()], &mark);
+    let record = t.root.join(&c.id).join("hook");
+    let text = std::fs::read_to_string(&record).unwrap();
+    let (before, start_time) = text.rsplit_once(' ').unwrap();
+    std::fs::write(&record, format!("{before} {}", start_time.parse::<u64>().unwrap() + 1)).unwrap();
+    let pid = std::fs::read_to_string(&mark).unwrap().trim().parse().unwrap();
+    t.remember(pid);
+    let proof = t.runtime(&["delete", "--force", "--json", &c.id]).ok().json();
+    assert_eq!(proof["hook_ended"], Value::Null);
+    assert!(alive(pid), "a process that was not recorded was ended");
+}
+
+#[test]
+fn no_hook_is_on_record_after_its_end() {
+    rustbox_only!();
+    let t = Test::new();
+    let seen = t.path("seen");
+    let look = format!("cat {}/*/hook >>{1}; echo >>{1}", t.root.display(), seen.display());
+    let c = t.bundle(sh("sleep 600").hook("createRuntime", &look).hook("poststart", &look));
+    c.create().ok();
+    assert!(!t.root.join(&c.id).join("hook").exists());
+    c.start().ok();
+    assert!(!t.root.join(&c.id).join("hook").exists());
+    let kinds: Vec<String> = lines(&seen).iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(kinds, ["createRuntime", "poststart"]);
+    c.delete_force().ok();
+    t.assert_nothing_left();
+}

@@ -22,7 +22,8 @@ fn child(document: &str) {
         if document["refuse"] == true { Err(rustbox::Error::Other("cannot be recorded".into())) } else { Ok(()) }
     };
     let default_env = ["DEFAULT=1".to_owned()];
-    let result = Runner { kind, state: &state, default_env: &default_env, on_start: &mut on_start }.run(&hooks);
+    let result =
+        Runner { kind, state: &state, default_env: &default_env, on_start: &mut on_start, caller: None }.run(&hooks);
     match result {
         Ok(warnings) => warnings.iter().for_each(|warning| eprintln!("WARNING: {warning}")),
         Err(error) => eprintln!("FAILED: {error}"),

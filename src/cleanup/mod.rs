@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::container::running_hook;
 use crate::container::state::{Directory, Record, Root};
 use crate::error::{Error, Result};
 use crate::sys::{Errno, process};
@@ -31,6 +32,9 @@ pub struct Proof {
     pub processes_dead: bool,
     /// How the death of all processes is known.
     pub processes_by: &'static str,
+    /// The hook that a runtime which died had left running, and that was ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook_ended: Option<String>,
     /// Number of cgroup directories that were looked for and are gone.
     pub cgroups_gone: usize,
     /// No mount lies below the rootfs or the state directory.
@@ -71,12 +75,20 @@ pub fn release(
     directory: Directory,
     record: &Record,
     init: Option<OwnedFd>,
-    before_state: impl FnOnce(),
+    before_state: impl FnOnce(&Directory),
 ) -> Proof {
     let begun = Instant::now();
     let deadline = begun + DEADLINE;
     let mut left = Vec::new();
 
+    // First, because it may be about to do something to what is released below.
+    let hook_ended = match &record.hooks {
+        Some(_) => running_hook::end(directory.fd(), record, deadline).unwrap_or_else(|error| {
+            left.push(error.to_string());
+            None
+        }),
+        None => None,
+    };
     let init_dead = match &init {
         Some(init) => end(init, deadline, &mut left),
         None => true,
@@ -113,7 +125,7 @@ pub fn release(
             false
         }
     };
-    before_state();
+    before_state(&directory);
 
     let place = directory.path().to_owned();
     let mut state_gone = false;
@@ -128,6 +140,7 @@ pub fn release(
         clean: left.is_empty(),
         processes_dead: init_dead && remaining.is_empty(),
         processes_by: if record.own_pid_namespace && init.is_some() { "pid namespace" } else { "cgroup" },
+        hook_ended,
         cgroups_gone: record.cgroup.directories.len().saturating_sub(remaining.len()),
         mounts_gone,
         state_gone,

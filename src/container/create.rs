@@ -12,11 +12,12 @@ use oci_spec::runtime::{Hooks, LinuxNetDevice, Spec};
 
 use crate::cgroup::{self, Entry};
 use crate::cleanup;
-use crate::container::hooks::{self, Kind};
+use crate::container::hooks::Kind;
 use crate::container::identity::{self, ProcessId};
 use crate::container::namespaces::Namespaces;
 use crate::container::pid_file;
 use crate::container::report::Report;
+use crate::container::running_hook;
 use crate::container::spawn::{Conversation, spawn};
 use crate::container::state::{Directory, Record, Root, Status, new_record};
 use crate::error::{Error, Result};
@@ -104,9 +105,9 @@ pub fn create(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> R
                 let _ = std::fs::remove_file(file);
             }
             let record = plan.record.clone();
-            let proof = cleanup::release(root, directory, &record, init, || {
+            let proof = cleanup::release(root, directory, &record, init, |directory| {
                 if hooks_ran {
-                    let _ = poststop(&record);
+                    let _ = poststop(directory, &record);
                 }
             });
             Err(proof.after(error))
@@ -231,8 +232,9 @@ impl<'a> Plan<'a> {
         let hooks = spec.hooks().as_ref();
         // Init also waits at this point where interfaces have to arrive before its own hooks run.
         let creator_hooks = hooks.is_some_and(has_creator_hooks) || net_devices(spec).is_some();
-        let child =
-            self.clone_init(spec, (&entry, payload.as_ref()), gate, &channel, line, creator_hooks).map_err(early)?;
+        let child = self
+            .clone_init(spec, (&entry, payload.as_ref()), gate, (&channel, directory), line, creator_hooks)
+            .map_err(early)?;
         let conversation = Conversation { channel: &channel, child: &child.pidfd };
 
         let mut hooks_ran = false;
@@ -255,7 +257,7 @@ impl<'a> Plan<'a> {
         spec: &Spec,
         (entry, payload): (&Entry, Option<&Entry>),
         gate: Option<Gate>,
-        channel: &Channel,
+        (channel, directory): (&Channel, &Directory),
         line: Channel,
         creator_hooks: bool,
     ) -> Result<crate::sys::clone::Child> {
@@ -282,7 +284,8 @@ impl<'a> Plan<'a> {
         let staged = namespaces.needs_stage() || stage_offsets.is_some();
         let stage_line = line.try_clone()?;
         let into = entry.into.as_ref().map(AsFd::as_fd);
-        spawn(namespaces, stage_offsets, into, channel, stage_line, || {
+        let creators = [channel.as_fd(), directory.fd()];
+        spawn(namespaces, stage_offsets, into, channel, stage_line, &creators, || {
             Init {
                 record,
                 spec,
@@ -353,8 +356,8 @@ impl<'a> Plan<'a> {
             let state = Report::for_hooks(&self.record, Status::Creating, pid);
             let prestart = hooks.and_then(|hooks| hooks.prestart().as_deref()).unwrap_or_default();
             let create_runtime = hooks.and_then(|hooks| hooks.create_runtime().as_deref()).unwrap_or_default();
-            hooks::run(Kind::Prestart, prestart, &state)?;
-            hooks::run(Kind::CreateRuntime, create_runtime, &state)?;
+            running_hook::run(directory.fd(), Kind::Prestart, prestart, &state)?;
+            running_hook::run(directory.fd(), Kind::CreateRuntime, create_runtime, &state)?;
             conversation.channel.send(&Message::HooksRun)?;
         } else {
             *hooks_ran = spec.hooks().as_ref().is_some_and(|hooks| hooks.create_container().is_some());
@@ -405,12 +408,10 @@ fn listen_fds() -> u32 {
 ///
 /// # Errors
 /// None; what failed is returned, and all of them have run ("poststop", runtime specification).
-pub fn poststop(record: &Record) -> Result<Vec<Error>> {
+pub fn poststop(directory: &Directory, record: &Record) -> Result<Vec<Error>> {
     let hooks = record.hooks.as_ref().and_then(|hooks| hooks.poststop().as_deref()).unwrap_or_default();
-    if hooks.is_empty() {
-        return Ok(Vec::new());
-    }
-    hooks::run(Kind::Poststop, hooks, &Report::for_hooks(record, Status::Stopped, 0))
+    let state = Report::for_hooks(record, Status::Stopped, 0);
+    running_hook::run(directory.fd(), Kind::Poststop, hooks, &state)
 }
 
 fn has_creator_hooks(hooks: &Hooks) -> bool {

@@ -54,8 +54,8 @@ pub fn delete(root: &Root, id: &str, force: bool) -> Result<Option<Deleted>> {
 /// Releases a container whose directory is locked, poststop hooks included.
 pub fn release(root: &Root, directory: Directory, record: &Record, init: Option<std::os::fd::OwnedFd>) -> Deleted {
     let mut warnings = Vec::new();
-    let proof = cleanup::release(root, directory, record, init, || {
-        warnings.extend(poststop(record).unwrap_or_else(|error| vec![error]))
+    let proof = cleanup::release(root, directory, record, init, |directory| {
+        warnings.extend(poststop(directory, record).unwrap_or_else(|error| vec![error]))
     });
     Deleted { proof, warnings }
 }

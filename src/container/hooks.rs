@@ -66,14 +66,6 @@ impl Kind {
     }
 }
 
-/// Runs a list of hooks; what failed without being fatal is returned.
-///
-/// # Errors
-/// As [`Runner::run`].
-pub fn run(kind: Kind, hooks: &[Hook], state: &[u8]) -> Result<Vec<Error>> {
-    Runner { kind, state, default_env: &[], on_start: &mut |_| Ok(()) }.run(hooks)
-}
-
 /// What a list of hooks is run with.
 pub struct Runner<'a> {
     /// Which list.
@@ -84,6 +76,8 @@ pub struct Runner<'a> {
     pub default_env: &'a [String],
     /// Told the pid of every hook before its program begins; an error here keeps it from beginning.
     pub on_start: &'a mut dyn FnMut(libc::pid_t) -> Result<()>,
+    /// The line to whoever wants them run: when its other end closes, the hook is killed.
+    pub caller: Option<BorrowedFd<'a>>,
 }
 
 impl std::fmt::Debug for Runner<'_> {
@@ -101,7 +95,7 @@ impl Runner<'_> {
     pub fn run(&mut self, hooks: &[Hook]) -> Result<Vec<Error>> {
         let mut warnings = Vec::new();
         for (index, hook) in hooks.iter().enumerate() {
-            let done = run_program(hook, self.state, self.default_env, self.on_start)
+            let done = run_program(hook, self.state, self.default_env, self.on_start, self.caller)
                 .context(|| format!("{} hook #{index} `{}`", self.kind.name(), hook.path().display()));
             match done {
                 Err(error) if self.kind.is_fatal() => return Err(error),
@@ -114,7 +108,7 @@ impl Runner<'_> {
 }
 
 /// Runs one program as hooks are run: `stdin` is all its input, a missing `env` is `default_env`, the timeout is in seconds.
-/// `on_start` is told its pid before it begins.
+/// `on_start` is told its pid before it begins; it is killed when the other end of `caller` closes.
 ///
 /// # Errors
 /// How it failed, with what it wrote to stderr: `exit status 1: no such thing`, `exec: Permission denied`,
@@ -124,6 +118,7 @@ pub fn run_program(
     stdin: &[u8],
     default_env: &[String],
     on_start: &mut dyn FnMut(libc::pid_t) -> Result<()>,
+    caller: Option<BorrowedFd<'_>>,
 ) -> Result<()> {
     if !hook.path().is_absolute() {
         return Err(Error::Other("the path is not absolute".into()));
@@ -137,14 +132,15 @@ pub fn run_program(
         }
     };
     let (mut child, mut pipes) = spawn(hook, stdin, default_env, on_start)?;
-    let ended = child.wait(&mut pipes, deadline)?;
+    let ended = child.wait(&mut pipes, deadline, caller)?;
     let stderr = String::from_utf8_lossy(&pipes.stderr.kept);
     let words = match (ended, pipes.failure()) {
-        (None, _) => format!("timed out after {} s and was killed", hook.timeout().unwrap_or_default()),
-        (_, Some(errno)) => format!("exec: {}", errno.desc()),
-        (Some(Ended::Exited(0)), None) => return Ok(()),
-        (Some(Ended::Exited(status)), None) => format!("exit status {status}"),
-        (Some(Ended::Signaled(signal, _)), None) => format!("killed by signal {signal}"),
+        (Followed::Late, _) => format!("timed out after {} s and was killed", hook.timeout().unwrap_or_default()),
+        (Followed::Forsaken, _) => "was killed, because the runtime has ended".to_owned(),
+        (Followed::Ended(_), Some(errno)) => format!("exec: {}", errno.desc()),
+        (Followed::Ended(Ended::Exited(0)), None) => return Ok(()),
+        (Followed::Ended(Ended::Exited(status)), None) => format!("exit status {status}"),
+        (Followed::Ended(Ended::Signaled(signal, _)), None) => format!("killed by signal {signal}"),
     };
     let stderr = stderr.trim();
     Err(Error::Other(if stderr.is_empty() { words } else { format!("{words}: {stderr}") }))
@@ -214,6 +210,17 @@ fn input(content: &[u8]) -> Result<OwnedFd> {
     std::io::Seek::rewind(&mut file).at("rewind", "state")?;
     Ok(file.into())
 }
+
+/// What ended a hook.
+enum Followed {
+    /// Its own end, or a signal of somebody else's.
+    Ended(Ended),
+    /// Its deadline.
+    Late,
+    /// The end of whoever wanted it run.
+    Forsaken,
+}
+
 /// A hook that is killed and reaped if it is dropped while it runs.
 struct HookProcess {
     child: Child,
@@ -221,14 +228,19 @@ struct HookProcess {
 }
 
 impl HookProcess {
-    /// Waits for the end; nothing where the deadline came first and the hook was killed.
-    fn wait(&mut self, pipes: &mut Pipes, deadline: Option<Instant>) -> Result<Option<Ended>> {
-        if !pipes.follow(self.child.pidfd.as_fd(), deadline)? {
-            return self.kill().map(|()| None);
+    /// Waits for the end, or kills it where something else comes first.
+    fn wait(
+        &mut self,
+        pipes: &mut Pipes,
+        deadline: Option<Instant>,
+        caller: Option<BorrowedFd<'_>>,
+    ) -> Result<Followed> {
+        if let Some(cut) = pipes.follow(self.child.pidfd.as_fd(), deadline, caller)? {
+            return self.kill().map(|()| cut);
         }
         let ended = process::wait_pidfd(self.child.pidfd.as_fd(), true).at("wait for", "hook")?;
         self.reaped = true;
-        Ok(ended)
+        ended.map(Followed::Ended).ok_or_else(|| Error::sys("wait for", "hook", Errno::ECHILD))
     }
 
     /// Kills it with its process group, and reaps it, in bounded time.
@@ -261,8 +273,13 @@ struct Pipes {
 }
 
 impl Pipes {
-    /// Reads the output until the process ends (true) or the deadline has passed (false).
-    fn follow(&mut self, pidfd: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<bool> {
+    /// Reads the output until the process ends; or says what came before that.
+    fn follow(
+        &mut self,
+        pidfd: BorrowedFd<'_>,
+        deadline: Option<Instant>,
+        caller: Option<BorrowedFd<'_>>,
+    ) -> Result<Option<Followed>> {
         loop {
             let timeout = match deadline {
                 None => PollTimeout::NONE,
@@ -278,6 +295,8 @@ impl Pipes {
             for output in [&self.stdout, &self.stderr] {
                 entries.extend(output.file.as_ref().map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)));
             }
+            // No event is asked for: POLLHUP comes unasked, and what there is to read is not for the hook's sake.
+            entries.extend(caller.map(|caller| PollFd::new(caller, PollFlags::empty())));
             let count = match poll(&mut entries, timeout) {
                 Err(Errno::EINTR) => continue,
                 done => done.at("poll", "hook")?,
@@ -285,6 +304,7 @@ impl Pipes {
             let mut ready = entries.iter().map(|entry| entry.any().unwrap_or(false));
             let ended = ready.next().unwrap_or(false);
             let [out, err] = open.map(|open| open && ready.next().unwrap_or(false));
+            let forsaken = ready.next().unwrap_or(false);
             drop(ready);
             if out {
                 self.stdout.read()?;
@@ -296,10 +316,13 @@ impl Pipes {
                 // What it wrote before its end is in the pipes by now.
                 self.stdout.drain()?;
                 self.stderr.drain()?;
-                return Ok(true);
+                return Ok(None);
+            }
+            if forsaken {
+                return Ok(Some(Followed::Forsaken));
             }
             if count == 0 && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(false);
+                return Ok(Some(Followed::Late));
             }
         }
     }

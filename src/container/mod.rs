@@ -15,6 +15,7 @@ mod net_devices;
 mod pid_file;
 pub mod report;
 pub mod run;
+pub mod running_hook;
 pub mod spawn;
 pub mod start;
 pub mod state;

@@ -30,7 +30,7 @@ pub struct Ran {
 /// As [`create`], and why the program could not be executed or which poststart hook has failed; then nothing of the container remains.
 pub fn launch(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> Result<Created> {
     let created = create(root, id, bundle, Options { ungated: true, ..options })?;
-    match created.start().and_then(|()| poststart(&created.record, created.init.pid)) {
+    match created.start().and_then(|()| poststart(&created.directory, &created.record, created.init.pid)) {
         Ok(()) => Ok(created),
         Err(error) => {
             let Created { directory, record, pidfd, .. } = created;

@@ -1,7 +1,7 @@
 //! Making init: one clone, or two where namespaces must be joined first; and the creator's side of its set-up.
 
 use std::cell::Cell;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::OFlag;
 
@@ -9,6 +9,7 @@ use crate::container::namespaces::Namespaces;
 use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message, failure};
 use crate::sys::clone::{Child, CloneArgs, clone3};
+use crate::sys::wait::close_copies;
 use crate::sys::{Errno, process};
 
 /// Flags that go into the clone that makes init. The cgroup namespace is unshared by init itself, once it
@@ -20,25 +21,32 @@ const IN_CLONE: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS;
 
-/// Makes init, which runs `init`. `line` is init's end of the line: the stage uses it too.
+/// Makes init, which runs `init`. `line` is init's end of the line: the stage uses it too. `creators` are the creator's
+/// alone: a copy of its end of the line would hide its death, one of the lock would outlive it.
 ///
 /// # Errors
 /// As `clone3(2)` and `setns(2)`.
 pub fn spawn(
     namespaces: &Namespaces,
     time_offsets: Option<&dyn Fn() -> Result<()>>,
-    cgroup: Option<std::os::fd::BorrowedFd<'_>>,
+    cgroup: Option<BorrowedFd<'_>>,
     creator: &Channel,
     line: Channel,
+    creators: &[BorrowedFd<'_>],
     init: impl FnOnce() -> i32,
 ) -> Result<Child> {
     let flags = (namespaces.new & IN_CLONE) as u64;
     if !namespaces.needs_stage() && time_offsets.is_none() {
+        let init = || {
+            close_copies(creators);
+            init()
+        };
         return clone3(CloneArgs { namespaces: flags, cgroup, sibling: false }, init).map_err(refused);
     }
     // The stage is born in the cgroup, and init in the stage's: inside a joined user namespace the
     // clone would not be allowed to choose.
     let stage = clone3(CloneArgs { namespaces: 0, cgroup, sibling: false }, || {
+        close_copies(creators);
         match self::stage(namespaces, time_offsets, flags, &line, init) {
             Ok(()) => 0,
             Err(error) => {

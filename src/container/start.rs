@@ -4,9 +4,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::container::hooks::{self, Kind};
+use crate::container::hooks::Kind;
 use crate::container::report::Report;
-use crate::container::state::{Record, Root, Status, status};
+use crate::container::running_hook;
+use crate::container::state::{Directory, Record, Root, Status, status};
 use crate::error::{At, Error, Result};
 use crate::sys::{Errno, path, process};
 
@@ -41,7 +42,7 @@ pub fn start(root: &Root, id: &str) -> Result<()> {
     if !words.is_empty() {
         return Err(Error::Other(String::from_utf8_lossy(&words).into_owned()));
     }
-    poststart(&record, live.process.pid).inspect_err(|_| {
+    poststart(&directory, &record, live.process.pid).inspect_err(|_| {
         // The hook's failure is the error to tell; what cannot be stopped here shows in `state` and `delete`.
         let _ = process::pidfd_send_signal(live.pidfd.as_fd(), libc::SIGKILL);
         if !record.own_pid_namespace {
@@ -55,12 +56,10 @@ pub fn start(root: &Root, id: &str) -> Result<()> {
 ///
 /// # Errors
 /// The first failure.
-pub fn poststart(record: &Record, pid: libc::pid_t) -> Result<()> {
+pub fn poststart(directory: &Directory, record: &Record, pid: libc::pid_t) -> Result<()> {
     let hooks = record.hooks.as_ref().and_then(|hooks| hooks.poststart().as_deref()).unwrap_or_default();
-    if hooks.is_empty() {
-        return Ok(());
-    }
-    hooks::run(Kind::Poststart, hooks, &Report::for_hooks(record, Status::Running, pid)).map(drop)
+    let state = Report::for_hooks(record, Status::Running, pid);
+    running_hook::run(directory.fd(), Kind::Poststart, hooks, &state).map(drop)
 }
 
 /// Reads until init's end closes: by a successful exec with nothing said, else after words of failure.

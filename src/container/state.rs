@@ -5,6 +5,7 @@
 //! | `state.json` | once, before the directory gets its name | what exists or will: bundle, cgroups, creator, hooks |
 //! | `config.json` | with it | the configuration as created; later changes to the bundle do not matter |
 //! | `init` | once, when the container is created | pid and start time of its first process |
+//! | `hook` | while a hook of the runtime's namespaces runs | its kind, pid and start time |
 //! | `gate`, `answer` | with `state.json` | FIFOs: `start` opens the gate; init answers how the exec went |
 //!
 //! The directory is built under a temporary name and published by `renameat2(RENAME_NOREPLACE)`, so
@@ -439,7 +440,19 @@ pub fn new_record(
 }
 
 fn write_new(dir: BorrowedFd<'_>, name: &std::ffi::CStr, content: &[u8]) -> sys::Result<()> {
-    let file = path::openat(dir, name, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o600)?;
+    write(dir, name, libc::O_EXCL, content)
+}
+
+/// Writes a file of a container's directory anew. A crash in between may leave it empty.
+///
+/// # Errors
+/// As `open(2)` and `write(2)`.
+pub fn overwrite(dir: BorrowedFd<'_>, name: &std::ffi::CStr, content: &[u8]) -> sys::Result<()> {
+    write(dir, name, libc::O_TRUNC, content)
+}
+
+fn write(dir: BorrowedFd<'_>, name: &std::ffi::CStr, how: i32, content: &[u8]) -> sys::Result<()> {
+    let file = path::openat(dir, name, libc::O_WRONLY | libc::O_CREAT | how, 0o600)?;
     let mut rest = content;
     while !rest.is_empty() {
         match nix::unistd::write(&file, rest) {
@@ -454,7 +467,7 @@ fn write_new(dir: BorrowedFd<'_>, name: &std::ffi::CStr, content: &[u8]) -> sys:
 /// Removes the files of a container's directory, the record last: a crash in between leaves a
 /// directory that still says what it is.
 fn remove_files(dir: BorrowedFd<'_>) {
-    for name in [c"gate", c"answer", c"init", c"config.json", c"state.json.new", c"state.json"] {
+    for name in [c"gate", c"answer", c"init", c"hook", c"config.json", c"state.json.new", c"state.json"] {
         let _ = path::unlinkat(dir, name, 0);
     }
 }

@@ -24,7 +24,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use oci_spec::runtime::{Hook, Spec};
 
 use crate::cgroup;
-use crate::container::hooks::{self, Kind};
+use crate::container::hooks::{Kind, Runner};
 use crate::container::namespaces::Namespaces;
 use crate::container::report::Report;
 use crate::container::state::{Record, Status};
@@ -208,7 +208,9 @@ impl Init<'_> {
     fn run_hooks(&self, kind: Kind, hooks: Option<&[Hook]>, status: Status) -> Result<()> {
         let Some(hooks) = hooks.filter(|hooks| !hooks.is_empty()) else { return Ok(()) };
         let state = Report::for_hooks(self.record, status, std::process::id() as libc::pid_t);
-        hooks::run(kind, hooks, &state).map(drop)
+        // They are processes of the container, so they end with it; before it is on record it ends with its creator.
+        let caller = (kind == Kind::CreateContainer).then(|| self.channel.as_fd());
+        Runner { kind, state: &state, default_env: &[], on_start: &mut |_| Ok(()), caller }.run(hooks).map(drop)
     }
 
     /// Makes the terminal inside the container and sends its master out.

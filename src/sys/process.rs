@@ -28,6 +28,18 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     .map(drop)
 }
 
+/// Sends a signal to the process group that the process of the pidfd leads (`PIDFD_SIGNAL_PROCESS_GROUP`).
+///
+/// # Errors
+/// `ESRCH` where there is no such group, `EPERM`, `EINVAL` before Linux 6.9.
+pub fn pidfd_signal_group(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    const PROCESS_GROUP: u32 = 1 << 2;
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a valid descriptor; a null siginfo is allowed.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, PROCESS_GROUP) })
+        .map(drop)
+}
+
 /// A copy of descriptor `fd` of another process (`pidfd_getfd(2)`).
 ///
 /// # Errors

@@ -79,6 +79,15 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// Closes descriptors in a copy of the process that owns them, which ends by [`exit_now`] or execve(2): their owners in its
+/// memory are never dropped.
+pub fn close_copies(fds: &[BorrowedFd<'_>]) {
+    for fd in fds {
+        // SAFETY: the caller has given them up (see above). Linux frees the number whatever close(2) answers.
+        unsafe { libc::close(fd.as_raw_fd()) };
+    }
+}
+
 /// Closes every descriptor but the ones kept, for a process that will not touch any other again and ends by
 /// [`exit_now`]: owners elsewhere in its memory are never dropped.
 ///

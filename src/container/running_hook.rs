@@ -1,0 +1,73 @@
+//! The hook that runs now in the runtime's namespaces, on record: if the runtime dies, nothing else leads to it.
+//!
+//! Hooks of the container's namespaces are processes of the container and end with it.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use oci_spec::runtime::Hook;
+
+use crate::container::hooks::{Kind, Runner};
+use crate::container::identity::{self, ProcessId};
+use crate::container::state::{Record, overwrite};
+use crate::error::{At, Error, Result};
+use crate::sys::{Errno, path, process};
+
+/// The file in the container's directory: kind, pid and start time.
+const FILE: &std::ffi::CStr = c"hook";
+
+/// Runs a list of hooks in the caller's namespaces, each on record in the container's directory while it runs; what
+/// failed without being fatal is returned.
+///
+/// # Errors
+/// As [`Runner::run`]; a hook that cannot be recorded does not begin.
+pub fn run(directory: BorrowedFd<'_>, kind: Kind, hooks: &[Hook], state: &[u8]) -> Result<Vec<Error>> {
+    if hooks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut record = |pid| {
+        let id = identity::identify(pid)?.ok_or_else(|| Error::Other("it has ended".to_owned()))?;
+        overwrite(directory, FILE, format!("{} {id}", kind.name()).as_bytes()).at("record", "the hook")
+    };
+    let ran = Runner { kind, state, default_env: &[], on_start: &mut record, caller: None }.run(hooks);
+    // Its process was waited for, whatever came of it.
+    let _ = path::unlinkat(directory, FILE, 0);
+    ran
+}
+
+/// Ends a hook that a runtime which died has left running, with its process group. Says what was ended, if anything.
+///
+/// # Errors
+/// Where it does not end by the deadline, or cannot be looked for.
+pub fn end(directory: BorrowedFd<'_>, record: &Record, deadline: Instant) -> Result<Option<String>> {
+    let text = match path::read_at(directory, FILE, 128) {
+        Ok(text) => text,
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(errno) => return Err(Error::sys("read the hook's record of", &record.id, errno)),
+    };
+    // A record without words is of a hook whose program never began. Pids of another boot name nothing.
+    let Some((kind, id)) = std::str::from_utf8(&text).ok().and_then(|text| text.split_once(' ')) else {
+        return Ok(None);
+    };
+    let Ok(id) = id.parse::<ProcessId>() else { return Ok(None) };
+    if record.boot_id != identity::boot_id()? {
+        return Ok(None);
+    }
+    let Some(pidfd) = identity::open(id)? else { return Ok(None) };
+    let name = format!("{kind} hook, process {}", id.pid);
+    // Another failure means that it leads no group of its own yet, or not any more.
+    if let Err(Errno::EINVAL) = process::pidfd_signal_group(pidfd.as_fd(), libc::SIGKILL) {
+        // Before Linux 6.9. It was alive just now, and a pid is not given out again at once.
+        let group = nix::unistd::Pid::from_raw(id.pid);
+        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+    }
+    match process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(errno) => return Err(Error::sys("kill", &name, errno)),
+    }
+    let wait = deadline.saturating_duration_since(Instant::now());
+    if !process::wait_end(pidfd.as_fd(), i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)).at("wait for", &name)? {
+        return Err(Error::Other(format!("{name}, which SIGKILL has not ended")));
+    }
+    Ok(Some(name))
+}
