@@ -63,6 +63,9 @@ pub struct Plan {
     /// Device rules are applied even where the bundle gives none (every controller was asked for, or this one).
     #[serde(default)]
     pub devices: bool,
+    /// No process of the container has ever entered: see [`Plan::unentered`].
+    #[serde(skip)]
+    pub(super) unentered: bool,
 }
 
 /// The v1 controllers that only the payload enters.
@@ -114,7 +117,7 @@ pub fn plan(request: &Request<'_>, layout: &Layout) -> Result<Plan> {
         });
     }
     let devices = request.controllers.is_none_or(|wanted| wanted.contains(&Controller::Devices));
-    Ok(Plan { directories, payload_leaf: request.payload_leaf, devices })
+    Ok(Plan { directories, payload_leaf: request.payload_leaf, devices, unentered: false })
 }
 
 fn selected(hierarchy: &Hierarchy, controllers: Option<&[Controller]>) -> bool {
@@ -146,6 +149,18 @@ impl Plan {
     /// The v2 directory, where there is one.
     pub fn unified(&self) -> Option<&Directory> {
         self.directories.iter().find(|directory| directory.version == Version::V2)
+    }
+
+    /// The same for a container of which no process has entered yet, so that whoever is there now is another's, even
+    /// where it is not yet known what was there before ([`Plan::create`]): nobody is killed, and a directory with a
+    /// process in it is not the container's to remove.
+    pub fn unentered(&self) -> Plan {
+        let mut plan = Plan { unentered: true, ..self.clone() };
+        for directory in &mut plan.directories {
+            // What cannot be looked into is left, and the proof says so.
+            directory.shared = super::release::any_process(&directory.path).unwrap_or(false);
+        }
+        plan
     }
 
     /// Whether all of it is the one v2 hierarchy.

@@ -52,14 +52,14 @@ impl Cgroup {
 
     /// Kills everything in the cgroup with SIGKILL, at once and against any fork bomb: by `cgroup.kill` where there
     /// is a v2 directory, else by freezing, signalling and thawing until it is empty. Returns
-    /// without having killed (`false`) where the cgroup was shared: what was there before is not ours.
+    /// without having killed (`false`) where the cgroup was shared, or never entered: who is there is not ours.
     ///
     /// The processes end on their own time; [`Cgroup::remove`] waits for them.
     ///
     /// # Errors
     /// As `write(2)`.
     pub fn kill(&self) -> Result<bool> {
-        if self.is_shared() {
+        if self.plan.unentered || self.is_shared() {
             return Ok(false);
         }
         if let Some(unified) = self.plan.unified() {

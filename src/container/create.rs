@@ -100,11 +100,14 @@ pub fn create(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> R
             Ok(Created { directory, record: plan.record, init: made.init, pidfd: made.pidfd, channel: made.channel })
         }
         Err(failed) => {
-            let Failed { error, init, hooks_ran } = *failed;
+            let Failed { error, init, hooks_ran, entered } = *failed;
             if let Some(file) = &plan.options.pid_file {
                 let _ = std::fs::remove_file(file);
             }
-            let record = plan.record.clone();
+            let mut record = plan.record.clone();
+            if !entered {
+                record.cgroup = record.cgroup.unentered();
+            }
             let proof = cleanup::release(root, directory, &record, init, |directory| {
                 if hooks_ran {
                     let _ = poststop(directory, &record);
@@ -139,6 +142,8 @@ struct Failed {
     error: Error,
     init: Option<OwnedFd>,
     hooks_ran: bool,
+    /// A process of the container may have been in its cgroups.
+    entered: bool,
 }
 
 impl<'a> Plan<'a> {
@@ -216,7 +221,7 @@ impl<'a> Plan<'a> {
     }
 
     fn make(&mut self, directory: &Directory, spec: &Spec) -> Result<Made, Box<Failed>> {
-        let early = |error| Box::new(Failed { error, init: None, hooks_ran: false });
+        let early = |error| Box::new(Failed { error, init: None, hooks_ran: false, entered: false });
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let cgroup = self.record.cgroup.create(resources).map_err(early)?;
         if *cgroup.plan() != self.record.cgroup {
@@ -228,19 +233,21 @@ impl<'a> Plan<'a> {
         let payload = self.options.judge.as_ref().map(|_| cgroup.payload_entry()).transpose().map_err(early)?;
         let gate = self.gate(directory).map_err(early)?;
         let (channel, line) = Channel::pair().map_err(early)?;
+        let init_file = directory.begin_init().map_err(early)?;
 
         let hooks = spec.hooks().as_ref();
         // Init also waits at this point where interfaces have to arrive before its own hooks run.
         let creator_hooks = hooks.is_some_and(has_creator_hooks) || net_devices(spec).is_some();
+        let creators = [channel.as_fd(), directory.fd(), init_file.as_fd()];
         let child = self
-            .clone_init(spec, (&entry, payload.as_ref()), gate, (&channel, directory), line, creator_hooks)
-            .map_err(early)?;
+            .clone_init(spec, (&entry, payload.as_ref()), gate, (&channel, &creators), line, creator_hooks)
+            .map_err(|error| Box::new(Failed { entered: true, ..*early(error) }))?;
         let conversation = Conversation { channel: &channel, child: &child.pidfd };
 
         let mut hooks_ran = false;
-        match self.accompany(&conversation, child.pid, spec, directory, creator_hooks, &mut hooks_ran) {
+        match self.accompany(&conversation, child.pid, spec, (directory, &init_file), creator_hooks, &mut hooks_ran) {
             Ok(init) => Ok(Made { init, pidfd: child.pidfd, channel }),
-            Err(error) => Err(Box::new(Failed { error, init: Some(child.pidfd), hooks_ran })),
+            Err(error) => Err(Box::new(Failed { error, init: Some(child.pidfd), hooks_ran, entered: true })),
         }
     }
 
@@ -257,7 +264,7 @@ impl<'a> Plan<'a> {
         spec: &Spec,
         (entry, payload): (&Entry, Option<&Entry>),
         gate: Option<Gate>,
-        (channel, directory): (&Channel, &Directory),
+        (channel, creators): (&Channel, &[BorrowedFd<'_>]),
         line: Channel,
         creator_hooks: bool,
     ) -> Result<crate::sys::clone::Child> {
@@ -284,8 +291,7 @@ impl<'a> Plan<'a> {
         let staged = namespaces.needs_stage() || stage_offsets.is_some();
         let stage_line = line.try_clone()?;
         let into = entry.into.as_ref().map(AsFd::as_fd);
-        let creators = [channel.as_fd(), directory.fd()];
-        spawn(namespaces, stage_offsets, into, channel, stage_line, &creators, || {
+        spawn(namespaces, stage_offsets, into, channel, stage_line, creators, || {
             Init {
                 record,
                 spec,
@@ -327,7 +333,7 @@ impl<'a> Plan<'a> {
         conversation: &Conversation<'_>,
         pid: libc::pid_t,
         spec: &Spec,
-        directory: &Directory,
+        (directory, init_file): (&Directory, &OwnedFd),
         creator_hooks: bool,
         hooks_ran: &mut bool,
     ) -> Result<ProcessId> {
@@ -369,7 +375,7 @@ impl<'a> Plan<'a> {
         if let Some(file) = &self.options.pid_file {
             pid_file::write(file, pid)?;
         }
-        directory.record_init(init)?;
+        directory.record_init(init_file, init)?;
         conversation.channel.send(&Message::Commit)?;
         Ok(init)
     }

@@ -25,7 +25,7 @@ pub fn delete(root: &Root, id: &str, force: bool) -> Result<Option<Deleted>> {
         Err(Error::State { .. }) if force && crate::spec::validate_id(id).is_ok() => return Ok(None),
         other => other?,
     };
-    let record = directory.record()?;
+    let mut record = directory.record()?;
     let (now, live) = status(directory.fd(), &record)?;
     if !force && matches!(now, Status::Running | Status::Paused | Status::Creating) {
         return Err(Error::state(id, format!("cannot be deleted: it is {now}; use --force, or kill it first")));
@@ -43,6 +43,9 @@ pub fn delete(root: &Root, id: &str, force: bool) -> Result<Option<Deleted>> {
         pidfd = crate::sys::process::pidfd_open(init.pid)
             .ok()
             .filter(|fd| crate::sys::process::wait_end(fd.as_fd(), 0).unwrap_or(false));
+    }
+    if pidfd.is_none() && !directory.was_entered() {
+        record.cgroup = record.cgroup.unentered();
     }
     let mut deleted = release(root, directory, &record, pidfd);
     if deleted.proof.clean {

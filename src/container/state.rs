@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `state.json` | once, before the directory gets its name | what exists or will: bundle, cgroups, creator, hooks |
 //! | `config.json` | with it | the configuration as created; later changes to the bundle do not matter |
-//! | `init` | once, when the container is created | pid and start time of its first process |
+//! | `init` | made before the first process, once its cgroups are as recorded; written when it is created | its pid and start time |
 //! | `hook` | while a hook of the runtime's namespaces runs | its kind, pid and start time |
 //! | `gate`, `answer` | with `state.json` | FIFOs: `start` opens the gate; init answers how the exec went |
 //!
@@ -298,13 +298,28 @@ impl Directory {
         path::rename(self.fd(), c"state.json.new", c"state.json").at("replace", self.path.join("state.json").display())
     }
 
+    /// Makes the file that records the container's first process, empty, which reads as "creating". It being there says
+    /// that the record of the cgroups is final and that a process may have entered them.
+    ///
+    /// # Errors
+    /// As `open(2)`, for instance `ENOSPC`.
+    pub fn begin_init(&self) -> Result<OwnedFd> {
+        path::openat(self.fd(), c"init", libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o600)
+            .at("make", self.path.join("init").display())
+    }
+
     /// Records the container's first process: from now on it is created.
     ///
     /// # Errors
-    /// As `open(2)` and `write(2)`, for instance `ENOSPC`.
-    pub fn record_init(&self, init: ProcessId) -> Result<()> {
-        // One write of a few bytes: a crash leaves an empty file, which reads as "creating".
-        write_new(self.fd(), c"init", init.to_string().as_bytes()).at("write", self.path.join("init").display())
+    /// As `write(2)`, for instance `ENOSPC`.
+    pub fn record_init(&self, file: &OwnedFd, init: ProcessId) -> Result<()> {
+        // One write of a few bytes: a crash leaves all of it or nothing.
+        path::write_once(file.as_fd(), init.to_string().as_bytes()).at("write", self.path.join("init").display())
+    }
+
+    /// Whether a first process has ever been made.
+    pub fn was_entered(&self) -> bool {
+        path::openat(self.fd(), c"init", libc::O_PATH, 0).is_ok()
     }
 
     /// Opens one of the two FIFOs for init's end, which outlives this process.

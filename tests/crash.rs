@@ -1,0 +1,85 @@
+//! A create that is killed at a system call: whatever it had made by then, `delete --force` proves gone, and nothing of
+//! anybody else's is touched.
+
+mod common;
+
+use std::process::{Command, Stdio};
+
+use common::*;
+
+/// The calls that make something, or come between two that do.
+const CALLS: &[&str] = &["mkdirat", "renameat2", "renameat", "clone3", "write", "sendmsg", "recvmsg", "openat"];
+
+/// Kills `create` as it enters each of these calls for the first time, the second, and so on; after each death calls
+/// `check` with what was killed where.
+fn killed_everywhere(c: &Container<'_>, mut check: impl FnMut(&str)) {
+    let mut killed = 0;
+    for call in CALLS {
+        for n in 1.. {
+            let mut command = Command::new("strace");
+            command.args(["-qq", "-o", "/dev/null", "-e", &format!("inject={call}:signal=KILL:when={n}")]);
+            command.arg(binary()).arg("--root").arg(&c.test.root).args(["create", "--bundle"]);
+            let out = c.test.spawn(with(command, c), Stdio::null()).wait();
+            check(&format!("{call} #{n}"));
+            if out.signal != Some(9) {
+                out.ok();
+                break;
+            }
+            killed += 1;
+        }
+    }
+    // Far fewer would mean that the calls have other names by now.
+    assert!(killed > 40, "killed only {killed} times");
+}
+
+fn with(mut command: Command, c: &Container<'_>) -> Command {
+    command.arg(&c.bundle).arg(&c.id);
+    command
+}
+
+#[test]
+fn a_create_killed_at_any_call_is_proved_gone_by_delete() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(sh("sleep 600").hook("createRuntime", ":").hook("createContainer", ":"));
+    killed_everywhere(&c, |_| {
+        c.delete_force().ok();
+        t.assert_nothing_left();
+    });
+}
+
+#[test]
+fn a_create_killed_at_any_call_leaves_those_alone_whose_cgroup_it_shares() {
+    rustbox_only!();
+    let t = Test::new();
+    let host = t.bundle(sh("sleep 600"));
+    host.up();
+    let neighbours = host.cgroup_file("memory", "cgroup.procs");
+    let guest = t.bundle(sh("sleep 600").patch(json!({"linux": {"cgroupsPath": format!("/{}", host.cgroup)}})));
+    killed_everywhere(&guest, |at| {
+        guest.delete_force().ok();
+        assert_eq!(host.status(), "running", "killed with the guest, whose create was killed at {at}");
+        until(&format!("the guest killed at {at} to be gone"), || {
+            host.cgroup_file("memory", "cgroup.procs") == neighbours
+        });
+    });
+    host.delete_force().ok();
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_create_that_fails_leaves_those_alone_whose_cgroup_it_shares() {
+    rustbox_only!();
+    let t = Test::new();
+    let host = t.bundle(sh("sleep 600"));
+    host.up();
+    let shared = |spec: Spec| t.bundle(spec.patch(json!({"linux": {"cgroupsPath": format!("/{}", host.cgroup)}})));
+    // At its limits, before any process of its own; by init; by a hook.
+    let no_such_cpu = json!({"cpu": {"cpus": "4095"}});
+    shared(sh("true").resources(no_such_cpu)).create().denied().says(&["cpuset.cpus"]);
+    shared(spec().args(&["/no/such"])).create().denied().says(&["/no/such"]);
+    shared(sh("true").without_namespace("pid").hook("createRuntime", "exit 7")).create().denied().says(&["status 7"]);
+    assert_eq!(host.status(), "running");
+    host.delete_force().ok();
+    t.assert_nothing_left();
+}
