@@ -7,7 +7,8 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 
 use super::{
-    create, delete, events, exec, features, kill, list, manual, pause, ps, run, spec, start, state, update, verdict,
+    checkpoint, create, delete, events, exec, features, kill, list, manual, pause, ps, restore, run, spec, start,
+    state, update, verdict,
 };
 
 macro_rules! commands {
@@ -88,6 +89,10 @@ commands! {
     Update("update", Box<update::Args>),
     /// Print what a container uses, and its OOM situations
     Events("events", events::Args),
+    /// Save a running container's processes by CRIU, and delete it
+    Checkpoint("checkpoint", Box<checkpoint::Args>),
+    /// Bring a container back from CRIU's images
+    Restore("restore", Box<restore::Args>),
     /// Write a config.json to start from
     Spec("spec", spec::Args),
     /// Print what this runtime can do

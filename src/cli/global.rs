@@ -47,6 +47,9 @@ pub struct Global {
     /// Make cgroups through systemd; cgroupsPath is then slice:prefix:name
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
+    /// The criu program, for checkpoint and restore
+    #[arg(long, global = true, value_name = "PROGRAM", default_value = "criu")]
+    pub criu: std::ffi::OsString,
     /// Of a judged `run`: say what this host can do for it, and run nothing
     #[arg(long, global = true)]
     pub dry_run: bool,

@@ -1,5 +1,6 @@
 //! One file per command: arguments in, library calls, output out.
 
+pub mod checkpoint;
 pub mod command;
 pub mod create;
 pub mod delete;
@@ -15,6 +16,7 @@ pub mod log;
 pub mod manual;
 pub mod pause;
 pub mod ps;
+pub mod restore;
 pub mod run;
 pub mod run_judge;
 pub mod spec;
@@ -88,6 +90,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Resume(args) => pause::main(&global, &args, false),
         Command::Update(args) => update::main(&global, &args),
         Command::Events(args) => events::main(&global, &args),
+        Command::Checkpoint(args) => checkpoint::main(&global, &args),
+        Command::Restore(args) => return restore::main(&global, &args),
         Command::Spec(args) => spec::main(&global, &args),
         Command::Features(_) => features::main(),
         Command::Man(args) => manual::man(&args),

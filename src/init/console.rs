@@ -15,7 +15,7 @@ use crate::sys::path::{self, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_
 use crate::sys::{attributes, process, tty};
 
 /// Where devpts keeps its multiplexer, below the container's root; also the name that the receiver is told.
-const MULTIPLEXER: &str = "/dev/pts/ptmx";
+pub const MULTIPLEXER: &str = "/dev/pts/ptmx";
 /// `DEVPTS_SUPER_MAGIC` of `<linux/magic.h>`.
 const DEVPTS_MAGIC: libc::__fsword_t = 0x1cd1;
 

@@ -163,6 +163,28 @@ impl Rootfs {
         &self.plan.rootfs
     }
 
+    /// Makes the mount points that lie on the root file system itself: CRIU does not.
+    ///
+    /// # Errors
+    /// As `mkdirat(2)` and `mknodat(2)`, with the mount point.
+    pub fn make_mount_points(&self) -> Result<()> {
+        let mut tree = Tree::new(open_rootfs(&self.plan.rootfs)?);
+        let mounts = &self.plan.mounts;
+        let covered = |path: &str| {
+            let parents = std::path::Path::new(path).ancestors().skip(1);
+            parents.filter_map(|it| it.to_str()).any(|it| !it.is_empty() && mounts.iter().any(|m| m.destination == it))
+        };
+        for planned in mounts.iter().filter(|planned| !covered(&planned.destination)) {
+            let kind = match &planned.kind {
+                MountKind::Bind { source, .. } if !source.is_dir() => tree::Kind::File,
+                _ => tree::Kind::Directory,
+            };
+            tree.place(&planned.destination, kind, true)
+                .at("create mount point", format!("/{}", planned.destination))?;
+        }
+        Ok(())
+    }
+
     /// Opens, in the creator and before the clone, what the child cannot: with a user namespace the root file system,
     /// the sources of bind mounts and the host's device nodes. The descriptors are inherited by the clone.
     ///
