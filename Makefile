@@ -18,11 +18,15 @@ HOST = $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 BIN = $(abspath $(TARGET_DIR))/$(HOST)/release/rustbox
 
+# Debian's Python, which has the packages; another may come first on PATH.
+PYTHON = /usr/bin/python3
+PYTHON_MODULES = /usr/lib/python3/dist-packages
+
 SUBMISSION = bundles/examples/sum
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 .PHONY: deps
 deps: ## install what a build and a judged run need, if missing
@@ -32,7 +36,8 @@ deps: ## install what a build and a judged run need, if missing
 .PHONY: deps-test
 deps-test: deps ## install what the tests need, if missing
 	@integration/ci/need /var/lib/dpkg/info/busybox-static.list:busybox-static crun:crun runc:runc strace:strace \
-		newuidmap:uidmap ip:iproute2 mkfs.ext4:e2fsprogs jq:jq
+		newuidmap:uidmap ip:iproute2 mkfs.ext4:e2fsprogs jq:jq \
+		$(PYTHON_MODULES)/pytest:python3-pytest $(PYTHON_MODULES)/jsonschema:python3-jsonschema
 
 .PHONY: deps-bench
 deps-bench: deps ## install what the benches need, if missing
@@ -50,6 +55,14 @@ run: build ## judge an example submission: a C++ program that adds two numbers
 .PHONY: test
 test: deps-test ## run all tests; the last line sums them up
 	integration/ci/test
+
+.PHONY: conformance
+conformance: deps-test build ## hold rustbox, runc and crun to the OCI runtime specification
+	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/conformance/run
+
+.PHONY: conformance-docs
+conformance-docs: deps-test build ## the same, and write docs/conformance.md
+	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/conformance/run --docs docs/conformance.md
 
 .PHONY: bench
 bench: deps-bench build ## measure against crun, runc and bwrap; writes docs/benchmarks.md and .svg
