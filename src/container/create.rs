@@ -3,6 +3,7 @@
 //! Everything is decided and opened before the clone. Nothing that outlives this process is made
 //! before the record that names it is on disk, and whatever fails afterwards is released and proved gone.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -176,7 +177,10 @@ impl<'a> Plan<'a> {
                 cgroup: CgroupView::of(&cgroup),
             },
         )?;
-        let process = spec.process().as_ref().ok_or_else(|| Error::config("$.process", "is missing"))?;
+        let process = match spec::process(spec) {
+            Err(_) if !options.ungated => Cow::Owned(spec::no_process()),
+            given => Cow::Borrowed(given?),
+        };
         let listen_fds = listen_fds();
         let setting = Setting {
             user_namespace,
@@ -186,7 +190,7 @@ impl<'a> Plan<'a> {
             own_stdio: true,
             ..Setting::default()
         };
-        let process = ProcessPlan::new(process, linux, &setting)?;
+        let process = ProcessPlan::new(&process, linux, &setting)?;
         process.check_host()?;
         let seccomp = match linux.and_then(|linux| linux.seccomp().as_ref()) {
             Some(profile) if options.judge.is_none() => Some(seccomp::cached(&root.path().join(".seccomp"), profile)?),

@@ -9,6 +9,7 @@ use crate::container::report::Report;
 use crate::container::running_hook;
 use crate::container::state::{Directory, Record, Root, Status, status};
 use crate::error::{At, Error, Result};
+use crate::spec::missing_process;
 use crate::sys::{Errno, path, process};
 
 /// How long the death of a container is waited for whose poststart hook has failed, in milliseconds.
@@ -26,6 +27,9 @@ pub fn start(root: &Root, id: &str) -> Result<()> {
     let (Status::Created, Some(live)) = (now, live) else {
         return Err(Error::state(id, format!("cannot be started: it is {now}")));
     };
+    if record.no_process {
+        return Err(missing_process());
+    }
     let open = |name, flags| path::openat(directory.fd(), name, flags | libc::O_NONBLOCK, 0);
     let answer = open(c"answer", libc::O_RDONLY).at("open the answer of", id)?;
     let gate = match open(c"gate", libc::O_WRONLY) {

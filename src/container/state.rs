@@ -71,6 +71,9 @@ pub struct Record {
     /// It was created by `run`, which starts it without a gate.
     #[serde(default)]
     pub ungated: bool,
+    /// Its configuration has no `process`, so `start` has nothing to run.
+    #[serde(default)]
+    pub no_process: bool,
     /// The directories of resctrl that `delete` releases (`linux.intelRdt`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<crate::init::intel_rdt::Directories>,
@@ -450,6 +453,7 @@ pub fn new_record(
         hooks: spec.hooks().clone(),
         annotations: spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         ungated: false,
+        no_process: spec.process().is_none(),
         resctrl: None,
     })
 }

@@ -242,14 +242,14 @@ impl Init<'_> {
         }
     }
 
-    /// Takes on the program's identity and limits, and finds the program as that user.
+    /// Takes on the program's identity and limits, and finds the program, if there is one, as that user.
     fn become_user(&mut self) -> Result<()> {
         let channel = &self.channel;
         match self.seccomp {
             Some(load) => self.process.apply(Some(self.procfs), Some(&mut || load(channel)))?,
             None => self.process.apply(Some(self.procfs), None)?,
         }
-        self.process.resolve()
+        if self.record.no_process { Ok(()) } else { self.process.resolve() }
     }
 
     /// Turns the caller into the program; returns only where that fails.

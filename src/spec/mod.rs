@@ -26,5 +26,18 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Config`] when the configuration has none.
 pub fn process(spec: &Spec) -> Result<&Process> {
-    spec.process().as_ref().ok_or_else(|| Error::config("$.process", "is missing, so there is nothing to start"))
+    spec.process().as_ref().ok_or_else(missing_process)
+}
+
+/// Why a container without `process` cannot be started.
+pub fn missing_process() -> Error {
+    Error::config("$.process", "is missing, so there is nothing to start")
+}
+
+/// What the first process of a container without `process` is made ready for, which `start` will refuse: root without
+/// capabilities.
+pub fn no_process() -> Process {
+    let mut process = Process::default();
+    process.set_args(Some(vec!["none".to_owned()])).set_cwd("/".into()).set_capabilities(None).set_terminal(None);
+    process
 }
