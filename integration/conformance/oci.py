@@ -502,6 +502,23 @@ class Container:
         return f"{CGROUP}/{path}" if V2 else f"{CGROUP}/{controller}/{path}"
 
 
+class Mount:
+    """One line of a mountinfo: point, root, flags of the mount, propagation, type, source, flags of the file system."""
+
+    def __init__(self, line):
+        left, right = line.split(" - ")
+        _, _, _, self.root, self.point, flags, *propagation = left.split()
+        self.flags = set(flags.split(","))
+        self.propagation = {word.split(":")[0] for word in propagation}
+        self.type, self.source, *rest = right.split()
+        self.data = set(rest[0].split(",")) if rest else set()
+
+
+def mounts(text):
+    """The mounts of a mountinfo by mount point; of several at one point the last, which is the visible one."""
+    return {mount.point: mount for mount in map(Mount, text.splitlines())}
+
+
 def has_namespace(kind):
     return os.path.exists(f"/proc/self/ns/{kind}")
 
