@@ -158,7 +158,7 @@ fn a_shared_cgroup_is_joined_and_outlives_the_container() {
 }
 
 #[test]
-fn missing_parents_are_made_and_recorded() {
+fn missing_parents_are_made_and_stay() {
     let (guard, plan) = planned("deep");
     let mut deep = plan.clone();
     for directory in &mut deep.directories {
@@ -168,7 +168,6 @@ fn missing_parents_are_made_and_recorded() {
     let guest = spawn(cgroup.entry().unwrap(), "exec sleep 60");
     let file = format!("/proc/{}/cgroup", guest.0.id());
     wait_for("entry", || std::fs::read_to_string(&file).unwrap().lines().all(|line| line.ends_with("/x/y")));
-    assert!(cgroup.plan().directories.iter().all(|directory| directory.parents.len() == 2));
     cgroup.kill().unwrap();
     cgroup.remove(Duration::from_secs(5)).unwrap();
     assert_eq!(guard.0.open().remaining().len(), plan.directories.len(), "parents stay");

@@ -1,6 +1,6 @@
 //! Making the directories, and the way into them.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
@@ -48,49 +48,72 @@ impl Entry {
 }
 
 /// Directories made so far; removed again, last first, unless kept.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Made(Vec<PathBuf>);
 
 impl Drop for Made {
     fn drop(&mut self) {
         for path in self.0.iter().rev() {
-            // Nothing has entered yet. What cannot be removed now is found by the proof, from the record.
+            // What has a process in it, or cannot be removed now, is found by the proof, from the record.
             let _ = std::fs::remove_dir(path);
         }
     }
 }
 
+/// A cgroup of which the part exists that a process can be born in: its v2 directory. The rest is made while that process
+/// does what needs no cgroup yet.
+#[derive(Debug)]
+pub struct Begun {
+    plan: Plan,
+    into: Option<OwnedFd>,
+    made: Made,
+}
+
 impl Plan {
-    /// Makes the directories and applies the limits.
+    /// Finds out which directories are there already, so that the record knows before anything is made.
     ///
-    /// A cgroup that is there already and has no processes is taken over, as runc does. One with processes is *shared*:
-    /// it is joined, its limits are set, but neither [`Cgroup::kill`] nor [`Cgroup::remove`] touches what was in it.
-    ///
-    /// The plan of the returned cgroup knows which directories existed: record it again.
+    /// A cgroup that is there and has no processes is taken over, as runc does. One with processes is *shared*: it is
+    /// joined, its limits are set, but neither [`Cgroup::kill`] nor [`Cgroup::remove`] touches what was in it.
     ///
     /// # Errors
-    /// [`Error::Refused`] for a limit whose controller the host lacks; else as `mkdir(2)` and `write(2)`, naming the file
-    /// and the value. On failure everything made is removed first.
-    pub fn create(&self, resources: Option<&LinuxResources>) -> Result<Cgroup> {
+    /// [`Error::Refused`] for one that is frozen; else as `read(2)`.
+    pub fn survey(&mut self) -> Result<()> {
+        self.directories.iter_mut().filter(|directory| directory.path.exists()).try_for_each(found)
+    }
+
+    /// Makes the v2 directory, with the controllers that the limits need.
+    ///
+    /// # Errors
+    /// As [`Plan::create`].
+    pub fn begin(&self, resources: Option<&LinuxResources>) -> Result<Begun> {
         let mut made = Made::default();
         let mut plan = self.clone();
-        for directory in &mut plan.directories {
+        for directory in plan.directories.iter_mut().filter(|it| it.version == Version::V2) {
             make(directory, &mut made)?;
         }
-        if plan.payload_leaf && plan.is_unified() {
+        if plan.has_leaves() {
             for directory in &plan.directories {
                 for leaf in [INIT, PAYLOAD_LEAF] {
                     make_dir(&directory.path.join(leaf), &mut made)?;
                 }
             }
         }
+        // Before anybody is inside: a controller that comes later moves those who are, and waits for RCU as it does so.
         limits::enable(&plan, resources)?;
-        match resources {
-            Some(resources) => limits::apply(&plan, resources, Occasion::Create)?,
-            None => limits::apply_devices(&plan, &[])?,
-        }
-        made.0.clear();
-        Ok(Cgroup { plan })
+        let into = plan.open_birthplace(INIT)?;
+        Ok(Begun { plan, into, made })
+    }
+
+    /// Makes the directories and applies the limits.
+    ///
+    /// The plan of the returned cgroup differs from this one where a directory has come or gone since [`Plan::survey`]:
+    /// record it again.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a limit whose controller the host lacks; else as `mkdir(2)` and `write(2)`, naming the file
+    /// and the value. On failure everything made is removed first.
+    pub fn create(&self, resources: Option<&LinuxResources>) -> Result<Cgroup> {
+        self.begin(resources)?.finish(resources)
     }
 
     /// The cgroup that [`Plan::create`] made earlier, perhaps in another process.
@@ -99,38 +122,71 @@ impl Plan {
     }
 }
 
+impl Begun {
+    /// What it consists of, with what was found in v2.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Where the first process is born.
+    pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.into.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Makes the v1 directories and applies all limits.
+    ///
+    /// # Errors
+    /// As [`Plan::create`].
+    pub fn finish(self, resources: Option<&LinuxResources>) -> Result<Cgroup> {
+        let Begun { mut plan, mut made, .. } = self;
+        for directory in plan.directories.iter_mut().filter(|it| it.version == Version::V1) {
+            make(directory, &mut made)?;
+        }
+        match resources {
+            Some(resources) => limits::apply(&plan, resources, Occasion::Create)?,
+            None => limits::apply_devices(&plan, &[])?,
+        }
+        made.0.clear();
+        Ok(Cgroup { plan })
+    }
+}
+
 /// The leaf of the first process on v2, where the payload has a leaf of its own.
 pub(super) const INIT: &str = "init";
 /// The leaf of the payload on v2.
 pub(super) const PAYLOAD_LEAF: &str = "payload";
 
-/// Makes one directory of the plan, its parents where they are missing, and notes what was there before.
+/// Makes one directory of the plan, and its parents where they are missing. Those stay, as with every runtime: another
+/// container may be about to be put there.
 fn make(directory: &mut Directory, made: &mut Made) -> Result<()> {
-    match make_dir(&directory.path, made) {
-        Ok(true) => {}
-        Ok(false) => {
-            directory.existed = true;
-            directory.shared = super::release::any_process(&directory.path)?;
-            refuse_frozen(directory)?;
-        }
+    let fresh = match make_dir(&directory.path, made) {
         Err(error) if error.errno() == Some(Errno::ENOENT) => {
             let mut missing: Vec<&Path> =
                 directory.path.ancestors().skip(1).take_while(|it| *it != directory.root && !it.exists()).collect();
             missing.reverse();
-            let mut parents = Vec::with_capacity(missing.len());
             for parent in missing {
                 if make_dir(parent, made)? {
                     init_cpuset(directory, parent)?;
-                    parents.push(parent.to_owned());
                 }
             }
-            make_dir(&directory.path, made)?;
-            directory.parents = parents;
+            make_dir(&directory.path, made)?
         }
-        Err(error) => return Err(error),
+        other => other?,
+    };
+    match (fresh, directory.existed) {
+        (true, _) => (directory.existed, directory.shared) = (false, false),
+        (false, true) => {}
+        (false, false) => found(directory)?,
     }
     let path = directory.path.clone();
     init_cpuset(directory, &path)
+}
+
+/// Notes that a directory is there, and whether somebody is in it.
+fn found(directory: &mut Directory) -> Result<()> {
+    directory.existed = true;
+    directory.shared = super::release::any_process(&directory.path)?;
+    refuse_frozen(directory)
 }
 
 /// A process that enters a frozen cgroup stops there, and the creator would wait for it.
@@ -193,7 +249,17 @@ impl Cgroup {
     /// # Errors
     /// As `open(2)`.
     pub fn entry(&self) -> Result<Entry> {
-        self.open_entry(|directory| !(self.plan.payload_leaf && is_payload(directory)), INIT)
+        let tasks = self.open_tasks(|directory| !(self.plan.payload_leaf && is_payload(directory)))?;
+        Ok(Entry { tasks, into: self.plan.open_birthplace(INIT)? })
+    }
+
+    /// The `tasks` files for the first process, which is born in the v2 directory.
+    ///
+    /// # Errors
+    /// As `open(2)`.
+    pub fn init_entry(&self) -> Result<Entry> {
+        let tasks = self.open_tasks(|directory| !(self.plan.payload_leaf && is_payload(directory)))?;
+        Ok(Entry { tasks, into: None })
     }
 
     /// Opens what is left to enter for the payload, where the first process stays outside of its limits
@@ -202,28 +268,27 @@ impl Cgroup {
     /// # Errors
     /// As `open(2)`.
     pub fn payload_entry(&self) -> Result<Entry> {
-        let mut entry = self.open_entry(is_payload, PAYLOAD_LEAF)?;
-        if !self.plan.is_unified() {
-            entry.into = None;
-        }
-        Ok(entry)
+        let into = if self.plan.has_leaves() { self.plan.open_birthplace(PAYLOAD_LEAF)? } else { None };
+        Ok(Entry { tasks: self.open_tasks(is_payload)?, into })
     }
 
-    fn open_entry(&self, wanted: impl Fn(&Directory) -> bool, leaf: &str) -> Result<Entry> {
-        let mut entry = Entry { tasks: Vec::with_capacity(self.plan.directories.len()), into: None };
-        for directory in &self.plan.directories {
-            match directory.version {
-                Version::V1 if wanted(directory) => {
-                    entry.tasks.push(Dir::new(&directory.path).open("tasks", libc::O_WRONLY)?);
-                }
-                Version::V1 => {}
-                Version::V2 if self.plan.payload_leaf && self.plan.is_unified() => {
-                    entry.into = Some(Dir::new(directory.path.join(leaf)).open_self()?);
-                }
-                Version::V2 => entry.into = Some(Dir::new(&directory.path).open_self()?),
-            }
-        }
-        Ok(entry)
+    fn open_tasks(&self, wanted: impl Fn(&Directory) -> bool) -> Result<Vec<OwnedFd>> {
+        let directories = self.plan.directories.iter().filter(|it| it.version == Version::V1 && wanted(it));
+        directories.map(|directory| Dir::new(&directory.path).open("tasks", libc::O_WRONLY)).collect()
+    }
+}
+
+impl Plan {
+    /// The payload has a v2 leaf of its own.
+    fn has_leaves(&self) -> bool {
+        self.payload_leaf && self.is_unified()
+    }
+
+    /// Opens the v2 directory for `CLONE_INTO_CGROUP`: this leaf of it, where it has leaves.
+    fn open_birthplace(&self, leaf: &str) -> Result<Option<OwnedFd>> {
+        let Some(unified) = self.unified() else { return Ok(None) };
+        let path = if self.has_leaves() { unified.path.join(leaf) } else { unified.path.clone() };
+        Dir::new(path).open_self().map(Some)
     }
 }
 

@@ -27,7 +27,7 @@ pub mod systemd;
 mod v1;
 mod v2;
 
-pub use create::{Cgroup, Entry};
+pub use create::{Begun, Cgroup, Entry};
 pub use layout::{Controller, Hierarchy, Layout, Version};
 pub use oom::OomWatch;
 pub use plan::{Directory, Plan, Request, plan};

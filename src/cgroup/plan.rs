@@ -36,20 +36,16 @@ pub struct Directory {
     pub path: PathBuf,
     /// The controllers this directory answers for.
     pub controllers: Vec<Controller>,
-    /// It was there before the container. Known after [`Plan::create`].
+    /// It was there before the container. Known after [`Plan::survey`].
     #[serde(default)]
     pub existed: bool,
     /// It was there with processes in it: they are not the container's, so nothing in it may be killed.
-    /// Known after [`Plan::create`].
+    /// Known after [`Plan::survey`].
     #[serde(default)]
     pub shared: bool,
-    /// Parent directories made for the container, outermost first. They stay, as with every runtime: another
-    /// container may be about to be put there. Known after [`Plan::create`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub parents: Vec<PathBuf>,
 }
 
-/// The directories of a container. Stored in its state before they are made, and again after.
+/// The directories of a container. Stored in its state before they are made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// One directory per hierarchy, v1 first.
@@ -113,7 +109,6 @@ pub fn plan(request: &Request<'_>, layout: &Layout) -> Result<Plan> {
             controllers: hierarchy.controllers.clone(),
             existed: false,
             shared: false,
-            parents: Vec::new(),
         });
     }
     let devices = request.controllers.is_none_or(|wanted| wanted.contains(&Controller::Devices));
@@ -152,7 +147,7 @@ impl Plan {
     }
 
     /// The same for a container of which no process has entered yet, so that whoever is there now is another's, even
-    /// where it is not yet known what was there before ([`Plan::create`]): nobody is killed, and a directory with a
+    /// where that was made after [`Plan::survey`]: nobody is killed, and a directory with a
     /// process in it is not the container's to remove.
     pub fn unentered(&self) -> Plan {
         let mut plan = Plan { unentered: true, ..self.clone() };

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hooks, LinuxNetDevice, Spec};
 
-use crate::cgroup::{self, Entry};
+use crate::cgroup;
 use crate::cleanup;
 use crate::container::hooks::Kind;
 use crate::container::identity::{self, ProcessId};
@@ -152,7 +152,7 @@ impl<'a> Plan<'a> {
         let spec = &bundle.spec;
         let linux = spec.linux().as_ref();
         let namespaces = Namespaces::plan(spec);
-        let cgroup = match &options.judge {
+        let mut cgroup = match &options.judge {
             Some(judge) => judge.cgroup.clone(),
             None => cgroup::plan(
                 &cgroup::Request {
@@ -164,6 +164,7 @@ impl<'a> Plan<'a> {
                 &cgroup::Layout::probe()?,
             )?,
         };
+        cgroup.survey()?;
         let user_namespace = namespaces.has(libc::CLONE_NEWUSER);
         let rootfs = Rootfs::plan(
             spec,
@@ -227,14 +228,8 @@ impl<'a> Plan<'a> {
     fn make(&mut self, directory: &Directory, spec: &Spec) -> Result<Made, Box<Failed>> {
         let early = |error| Box::new(Failed { error, init: None, hooks_ran: false, entered: false });
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-        let cgroup = self.record.cgroup.create(resources).map_err(early)?;
-        if *cgroup.plan() != self.record.cgroup {
-            // Some of it was there before: that is not the container's to kill or remove, also after a crash.
-            self.record.cgroup = cgroup.plan().clone();
-            directory.rewrite(&self.record).map_err(early)?;
-        }
-        let entry = cgroup.entry().map_err(early)?;
-        let payload = self.options.judge.as_ref().map(|_| cgroup.payload_entry()).transpose().map_err(early)?;
+        let begun = self.record.cgroup.begin(resources).map_err(early)?;
+        self.record_cgroup(begun.plan(), directory).map_err(early)?;
         let gate = self.gate(directory).map_err(early)?;
         let (channel, line) = Channel::pair().map_err(early)?;
         let init_file = directory.begin_init().map_err(early)?;
@@ -244,12 +239,13 @@ impl<'a> Plan<'a> {
         let creator_hooks = hooks.is_some_and(has_creator_hooks) || net_devices(spec).is_some();
         let creators = [channel.as_fd(), directory.fd(), init_file.as_fd()];
         let child = self
-            .clone_init(spec, (&entry, payload.as_ref()), gate, (&channel, &creators), line, creator_hooks)
+            .clone_init(spec, begun.birthplace(), gate, (&channel, &creators), line, creator_hooks)
             .map_err(|error| Box::new(Failed { entered: true, ..*early(error) }))?;
         let conversation = Conversation { channel: &channel, child: &child.pidfd };
 
         let mut hooks_ran = false;
-        match self.accompany(&conversation, child.pid, spec, (directory, &init_file), creator_hooks, &mut hooks_ran) {
+        let files = (directory, &init_file);
+        match self.accompany(&conversation, child.pid, spec, files, begun, creator_hooks, &mut hooks_ran) {
             Ok(init) => Ok(Made { init, pidfd: child.pidfd, channel }),
             Err(error) => Err(Box::new(Failed { error, init: Some(child.pidfd), hooks_ran, entered: true })),
         }
@@ -266,7 +262,7 @@ impl<'a> Plan<'a> {
     fn clone_init(
         &mut self,
         spec: &Spec,
-        (entry, payload): (&Entry, Option<&Entry>),
+        birthplace: Option<BorrowedFd<'_>>,
         gate: Option<Gate>,
         (channel, creators): (&Channel, &[BorrowedFd<'_>]),
         line: Channel,
@@ -294,14 +290,12 @@ impl<'a> Plan<'a> {
             if new_time && !in_user_namespace { Some(&write_offsets) } else { None };
         let staged = namespaces.needs_stage() || stage_offsets.is_some();
         let stage_line = line.try_clone()?;
-        let into = entry.into.as_ref().map(AsFd::as_fd);
-        spawn(namespaces, stage_offsets, into, channel, stage_line, creators, || {
+        spawn(namespaces, stage_offsets, birthplace, channel, stage_line, creators, || {
             Init {
                 record,
                 spec,
                 channel: line,
                 gate,
-                cgroup: entry,
                 namespaces,
                 staged,
                 rootfs,
@@ -315,7 +309,7 @@ impl<'a> Plan<'a> {
                 creator_hooks,
                 seccomp: loader,
                 seccomp_before_gate: seccomp.is_some_and(|filter| filter.notify),
-                reaper: judge.map(|judge| judge.reaper).zip(payload),
+                reaper: judge.map(|judge| judge.reaper),
             }
             .run()
         })
@@ -331,6 +325,37 @@ impl<'a> Plan<'a> {
         handover.deliver(init.as_fd(), &container_process_state(&self.record.oci_version, pid, metadata, &state))
     }
 
+    /// Records the cgroup again where somebody has made or removed a directory of it since: what is not the container's is
+    /// not its to kill.
+    fn record_cgroup(&mut self, plan: &cgroup::Plan, directory: &Directory) -> Result<()> {
+        if *plan == self.record.cgroup {
+            return Ok(());
+        }
+        self.record.cgroup = plan.clone();
+        directory.rewrite(&self.record)
+    }
+
+    /// Makes the rest of the cgroup, while init makes namespaces, and hands over the ways in.
+    fn finish_cgroup(
+        &mut self,
+        begun: cgroup::Begun,
+        conversation: &Conversation<'_>,
+        directory: &Directory,
+        spec: &Spec,
+    ) -> Result<()> {
+        let cgroup = begun.finish(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()))?;
+        self.record_cgroup(cgroup.plan(), directory)?;
+        let own = cgroup.init_entry()?.tasks;
+        let payload = match self.options.judge {
+            Some(_) => cgroup.payload_entry()?,
+            None => cgroup::Entry::default(),
+        };
+        let ways: Vec<_> = own.iter().chain(&payload.tasks).chain(&payload.into).map(AsFd::as_fd).collect();
+        let count = |tasks: &[OwnedFd]| u8::try_from(tasks.len()).unwrap_or(u8::MAX);
+        let counts = Message::Cgroups(count(&own), count(&payload.tasks), payload.into.is_some());
+        conversation.tell(&counts, &ways)
+    }
+
     /// The creator's part while init sets itself up.
     fn accompany(
         &mut self,
@@ -338,6 +363,7 @@ impl<'a> Plan<'a> {
         pid: libc::pid_t,
         spec: &Spec,
         (directory, init_file): (&Directory, &OwnedFd),
+        begun: cgroup::Begun,
         creator_hooks: bool,
         hooks_ran: &mut bool,
     ) -> Result<ProcessId> {
@@ -351,8 +377,9 @@ impl<'a> Plan<'a> {
         }
         if self.namespaces.new & libc::CLONE_NEWUSER != 0 {
             crate::init::user_namespace::write_mappings(&self.procfs, pid, linux, self.options.rootless)?;
-            conversation.channel.send(&Message::Mapped)?;
+            conversation.tell(&Message::Mapped, &[])?;
         }
+        self.finish_cgroup(begun, conversation, directory, spec)?;
         if let Some(rdt) = linux.and_then(|linux| linux.intel_rdt().as_ref()) {
             crate::init::intel_rdt::set_up(&self.record.id, rdt, pid)?;
         }
@@ -368,7 +395,7 @@ impl<'a> Plan<'a> {
             let create_runtime = hooks.and_then(|hooks| hooks.create_runtime().as_deref()).unwrap_or_default();
             running_hook::run(directory.fd(), Kind::Prestart, prestart, &state)?;
             running_hook::run(directory.fd(), Kind::CreateRuntime, create_runtime, &state)?;
-            conversation.channel.send(&Message::HooksRun)?;
+            conversation.tell(&Message::HooksRun, &[])?;
         } else {
             *hooks_ran = spec.hooks().as_ref().is_some_and(|hooks| hooks.create_container().is_some());
         }

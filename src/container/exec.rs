@@ -203,7 +203,7 @@ impl Joiner<'_> {
             wait::exit_now(1)
         })
         .at("clone a process for", &self.record.id)?;
-        line.send_with(&Message::Made(child.pid), Some(child.pidfd.as_fd()))?;
+        line.send_with(&Message::Made(child.pid), &[child.pidfd.as_fd()])?;
         wait::exit_now(0)
     }
 

@@ -13,13 +13,10 @@ use crate::sys::wait::close_copies;
 use crate::sys::{Errno, process};
 
 /// Flags that go into the clone that makes init. The cgroup namespace is unshared by init itself, once it
-/// is in its cgroups; the time namespace holds only for children and executed programs.
-const IN_CLONE: i32 = libc::CLONE_NEWUSER
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS;
+/// is in its cgroups, and the network namespace, which takes the kernel longest, while the creator makes those; the
+/// time namespace holds only for children and executed programs.
+const IN_CLONE: i32 =
+    libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
 /// Makes init, which runs `init`. `line` is init's end of the line: the stage uses it too. `creators` are the creator's
 /// alone: a copy of its end of the line would hide its death, one of the lock would outlive it.
@@ -67,7 +64,7 @@ pub fn spawn(
 /// What kept it from making one.
 pub(super) fn introduced(creator: &Channel, stage: &Child) -> Result<Child> {
     let made = match creator.receive_with() {
-        Ok(Some((Message::Made(pid), Some(pidfd)))) => Ok(Child { pid, pidfd }),
+        Ok(Some((Message::Made(pid), mut fds))) if !fds.is_empty() => Ok(Child { pid, pidfd: fds.swap_remove(0) }),
         Ok(Some((Message::Failed(errno, text), _))) => Err(Error::Init { errno, text }),
         Ok(_) => Err(Error::Other("the process that joins the namespaces has ended".to_owned())),
         Err(error) => Err(error),
@@ -107,7 +104,7 @@ fn stage(
         init()
     };
     let child = clone3(CloneArgs { namespaces: flags, cgroup: None, sibling: true }, held).map_err(refused)?;
-    line.send_with(&Message::Made(child.pid), Some(child.pidfd.as_fd()))
+    line.send_with(&Message::Made(child.pid), &[child.pidfd.as_fd()])
 }
 
 fn refused(errno: Errno) -> Error {
@@ -124,6 +121,20 @@ pub struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
+    /// Tells init something, with the descriptors that belong to it.
+    ///
+    /// # Errors
+    /// What init reports, where it has ended meanwhile.
+    pub fn tell(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        match self.channel.send_with(message, fds) {
+            Err(error) if error.errno() == Some(Errno::EPIPE) => Err(match self.hear() {
+                Ok(said) => Error::Other(format!("init has ended after {said:?}")),
+                Err(reported) => reported,
+            }),
+            other => other,
+        }
+    }
+
     /// Waits until init says `awaited`.
     ///
     /// # Errors

@@ -27,6 +27,9 @@ pub enum Message {
     Ready,
     /// Creator: the id mappings are written.
     Mapped,
+    /// Creator: the cgroups exist, with their limits. The descriptors that come with it are the ways in: so many `tasks`
+    /// files for init, so many for the payload, and the v2 directory of the payload where the flag says so.
+    Cgroups(u8, u8, bool),
     /// Creator: the hooks of the runtime's namespaces have run.
     HooksRun,
     /// Creator: init is on record and may outlive its creator.
@@ -57,12 +60,12 @@ impl Channel {
         self.0.try_clone().at("duplicate", "the line to init").map(Channel)
     }
 
-    /// Sends a message, with a descriptor where the receiver expects one.
+    /// Sends a message, with the descriptors that the receiver expects.
     ///
     /// # Errors
     /// `EPIPE` where the other end is gone.
-    pub fn send_with(&self, message: &Message, fd: Option<BorrowedFd<'_>>) -> Result<()> {
-        socket::send(self.as_fd(), &encode(message), fd).at("write to", "the line to init").map(drop)
+    pub fn send_with(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        socket::send(self.as_fd(), &encode(message), fds).at("write to", "the line to init").map(drop)
     }
 
     /// Sends a message.
@@ -70,25 +73,27 @@ impl Channel {
     /// # Errors
     /// `EPIPE` where the other end is gone.
     pub fn send(&self, message: &Message) -> Result<()> {
-        self.send_with(message, None)
+        self.send_with(message, &[])
     }
 
-    /// The next message and the descriptor sent with it; `None` where the other end has closed.
+    /// The next message and the descriptors sent with it; `None` where the other end has closed.
     ///
     /// # Errors
     /// As `recvmsg(2)`.
-    pub fn receive_with(&self) -> Result<Option<(Message, Option<OwnedFd>)>> {
+    pub fn receive_with(&self) -> Result<Option<(Message, Vec<OwnedFd>)>> {
         let mut bytes = vec![0u8; TEXT + 8];
-        let (length, fds) = match socket::receive(self.as_fd(), &mut bytes, MsgFlags::empty()) {
-            // The other end died with something unread: the same as closed.
-            Err(Errno::ECONNRESET) => return Ok(None),
-            other => other.at("read from", "the line to init")?,
+        let (length, fds) = loop {
+            match socket::receive(self.as_fd(), &mut bytes, MsgFlags::empty()) {
+                // The other end died with something unread, which is told once; its last words come after that.
+                Err(Errno::ECONNRESET) => {}
+                other => break other.at("read from", "the line to init")?,
+            }
         };
         if length == 0 {
             return Ok(None);
         }
         match decode(&bytes[..length]) {
-            Some(message) => Ok(Some((message, fds.into_iter().next()))),
+            Some(message) => Ok(Some((message, fds))),
             None => Err(Error::Other("the line to init carried a record of an unknown kind".to_owned())),
         }
     }
@@ -119,6 +124,7 @@ fn encode(message: &Message) -> Vec<u8> {
         Message::Commit => (8, 0, ""),
         Message::Start => (9, 0, ""),
         Message::Filter => (10, 0, ""),
+        Message::Cgroups(own, payload, into) => (11, i32::from_le_bytes([*own, *payload, u8::from(*into), 0]), ""),
     };
     let text = &text.as_bytes()[..text.len().min(TEXT)];
     let mut bytes = Vec::with_capacity(5 + text.len());
@@ -143,6 +149,10 @@ fn decode(bytes: &[u8]) -> Option<Message> {
         8 => Message::Commit,
         9 => Message::Start,
         10 => Message::Filter,
+        11 => {
+            let [own, payload, into, _] = number.to_le_bytes();
+            Message::Cgroups(own, payload, into != 0)
+        }
         _ => return None,
     })
 }
@@ -166,6 +176,7 @@ mod tests {
             Message::Filter,
             Message::Ready,
             Message::Mapped,
+            Message::Cgroups(12, 4, true),
             Message::HooksRun,
             Message::Commit,
             Message::Start,
@@ -175,6 +186,17 @@ mod tests {
             assert_eq!(ours.receive().unwrap(), Some(message));
         }
         drop(theirs);
+        assert_eq!(ours.receive().unwrap(), None);
+    }
+
+    #[test]
+    fn last_words_arrive_from_an_end_that_closed_with_something_unread() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let words = Message::Failed(libc::EPERM, "mount".to_owned());
+        theirs.send(&words).unwrap();
+        ours.send(&Message::Commit).unwrap();
+        drop(theirs);
+        assert_eq!(ours.receive().unwrap(), Some(words));
         assert_eq!(ours.receive().unwrap(), None);
     }
 

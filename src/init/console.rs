@@ -65,7 +65,7 @@ impl Pair {
     /// # Errors
     /// As `sendmsg(2)`: `EPIPE` where the receiver is gone.
     pub fn send(&self, socket: BorrowedFd<'_>) -> Result<()> {
-        crate::sys::socket::send(socket, MULTIPLEXER.as_bytes(), Some(self.master.as_fd()))
+        crate::sys::socket::send(socket, MULTIPLEXER.as_bytes(), &[self.master.as_fd()])
             .at("send the terminal over", "the console socket")
             .map(drop)
     }

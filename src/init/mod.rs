@@ -46,8 +46,6 @@ pub struct Init<'a> {
     pub channel: Channel,
     /// Init's ends of the FIFOs by which `start` opens the gate and hears of the exec.
     pub gate: Option<Gate>,
-    /// The cgroups to enter.
-    pub cgroup: &'a cgroup::Entry,
     /// The namespaces; `staged`: those to be joined have been joined by the stage.
     pub namespaces: &'a Namespaces,
     /// See `namespaces`.
@@ -74,8 +72,8 @@ pub struct Init<'a> {
     pub seccomp: Option<&'a Loader<'a>>,
     /// The filter notifies: it is loaded before the gate, while the creator can take the listener.
     pub seccomp_before_gate: bool,
-    /// Makes init a tiny process 1 that runs the program as its child, and the cgroups that the child enters.
-    pub reaper: Option<(&'a dyn Reaper, &'a cgroup::Entry)>,
+    /// Makes init a tiny process 1 that runs the program as its child.
+    pub reaper: Option<&'a dyn Reaper>,
 }
 
 /// Loads a seccomp filter into the calling thread; the line is for what the creator must know of it.
@@ -100,11 +98,14 @@ pub trait Reaper {
 impl Init<'_> {
     /// Runs in the clone; the status that it ends with where no program was executed.
     pub fn run(mut self) -> i32 {
-        if let Err(error) = self.set_up() {
-            // Where even this fails the creator is gone, and so is everyone who could read it.
-            let _ = self.channel.send(&failure(&error));
-            return 1;
-        }
+        let payload = match self.set_up() {
+            Ok(payload) => payload,
+            Err(error) => {
+                // Where even this fails the creator is gone, and so is everyone who could read it.
+                let _ = self.channel.send(&failure(&error));
+                return 1;
+            }
+        };
         match self.wait_for_start() {
             Ok(true) => {}
             // The creator has died before init was on record.
@@ -115,7 +116,7 @@ impl Init<'_> {
             return self.fail(&error);
         }
         match self.reaper {
-            Some((reaper, payload)) => reaper.run(payload, &mut || match self.become_user() {
+            Some(reaper) => reaper.run(&payload, &mut || match self.become_user() {
                 Ok(()) => self.execute(),
                 Err(error) => error,
             }),
@@ -126,8 +127,8 @@ impl Init<'_> {
         }
     }
 
-    fn set_up(&mut self) -> Result<()> {
-        self.cgroup.enter()?;
+    /// Everything up to the gate; gives the cgroups that the payload enters.
+    fn set_up(&mut self) -> Result<cgroup::Entry> {
         let user_namespace = self.namespaces.has(libc::CLONE_NEWUSER);
         if !user_namespace {
             self.process.outside(Some(self.procfs), None)?;
@@ -137,10 +138,6 @@ impl Init<'_> {
         }
         if user_namespace {
             self.enter_user_namespace()?;
-        }
-        if self.namespaces.new & libc::CLONE_NEWCGROUP != 0 {
-            // Only now: a cgroup namespace's root is the cgroup that its creator is in.
-            calls::unshare(libc::CLONE_NEWCGROUP).at("unshare", "the cgroup namespace")?;
         }
         if let Some(offsets) = self.time_offsets {
             calls::unshare(libc::CLONE_NEWTIME).at("unshare", "the time namespace")?;
@@ -154,9 +151,11 @@ impl Init<'_> {
             keyring::join(&self.record.id)?;
         }
         if self.namespaces.new & libc::CLONE_NEWNET != 0 {
+            calls::unshare(libc::CLONE_NEWNET).at("unshare", "the network namespace")?;
             loopback::up()?;
         }
         uts::set_names(self.spec)?;
+        let payload = self.enter_cgroups()?;
         self.namespaces.enter_mount()?;
         self.rootfs.mount()?;
         self.create_hooks()?;
@@ -170,9 +169,29 @@ impl Init<'_> {
         }
         self.channel.send(&Message::Ready)?;
         match self.seccomp {
-            Some(load) if self.seccomp_before_gate && !self.process.seccomp_early() => load(&self.channel),
-            _ => Ok(()),
+            Some(load) if self.seccomp_before_gate && !self.process.seccomp_early() => load(&self.channel)?,
+            _ => {}
         }
+        Ok(payload)
+    }
+
+    /// Enters the cgroups, which the creator has made meanwhile; gives those that the payload enters.
+    fn enter_cgroups(&self) -> Result<cgroup::Entry> {
+        let Some((Message::Cgroups(own, payload, into), mut tasks)) = self.channel.receive_with()? else {
+            return Err(creator_ended());
+        };
+        let (own, payload) = (usize::from(own), usize::from(payload));
+        if tasks.len() != own + payload + usize::from(into) {
+            return Err(Error::Other("not every way into the cgroups has arrived".to_owned()));
+        }
+        let into = if into { tasks.pop() } else { None };
+        let payload = cgroup::Entry { tasks: tasks.split_off(own), into };
+        cgroup::Entry { tasks, into: None }.enter()?;
+        if self.namespaces.new & libc::CLONE_NEWCGROUP != 0 {
+            // Only now: a cgroup namespace's root is the cgroup that its creator is in.
+            calls::unshare(libc::CLONE_NEWCGROUP).at("unshare", "the cgroup namespace")?;
+        }
+        Ok(payload)
     }
 
     /// In a user namespace of the container, init acts as its root.
@@ -264,7 +283,7 @@ impl Init<'_> {
     fn expect(&self, message: &Message) -> Result<()> {
         match self.channel.receive()? {
             Some(received) if received == *message => Ok(()),
-            _ => Err(Error::Other("the creator has ended".to_owned())),
+            _ => Err(creator_ended()),
         }
     }
 
@@ -285,4 +304,8 @@ impl Init<'_> {
             _ => 1,
         }
     }
+}
+
+fn creator_ended() -> Error {
+    Error::Other("the creator has ended".to_owned())
 }

@@ -96,7 +96,9 @@ impl Line {
     /// # Errors
     /// `EPIPE` where the other end is gone.
     pub fn send(&self, report: &Report, fd: Option<BorrowedFd<'_>>) -> Result<()> {
-        socket::send(self.as_fd(), &encode(report), fd).at("write to", "the line to the judge's init").map(drop)
+        socket::send(self.as_fd(), &encode(report), fd.as_slice())
+            .at("write to", "the line to the judge's init")
+            .map(drop)
     }
 
     /// The next record and the descriptor that came with it, without waiting.

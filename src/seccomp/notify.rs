@@ -106,9 +106,9 @@ impl Agent {
     pub fn send(&self, state: &[u8], listener: BorrowedFd<'_>) -> Result<()> {
         let step = "send the listener to the seccomp agent at";
         let at = |sent: sys::Result<usize>| sent.at(step, self.path.display());
-        let mut sent = at(socket::send(self.socket.as_fd(), state, Some(listener)))?;
+        let mut sent = at(socket::send(self.socket.as_fd(), state, &[listener]))?;
         while sent < state.len() {
-            sent += at(socket::send(self.socket.as_fd(), &state[sent..], None))?;
+            sent += at(socket::send(self.socket.as_fd(), &state[sent..], &[]))?;
         }
         shutdown(self.socket.as_raw_fd(), Shutdown::Write).at(step, self.path.display())
     }

@@ -44,25 +44,25 @@ pub fn connect(path: &Path, patience: Option<Duration>) -> Result<OwnedFd> {
     Ok(stream)
 }
 
-/// Sends bytes, and a descriptor with them; says how many bytes were taken.
+/// Sends bytes, and descriptors with them; says how many bytes were taken.
 ///
 /// # Errors
 /// As `sendmsg(2)`: `EPIPE` (and no signal) where the other end is gone.
-pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<usize> {
-    let fds: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize> {
+    let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&fds)];
     let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
     sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)
 }
 
 /// Receives into `buffer`: how many bytes came, none where the other end has closed, and the descriptors that came along
-/// (four at most), close-on-exec.
+/// (32 at most), close-on-exec.
 ///
 /// # Errors
 /// As `recvmsg(2)`: `EAGAIN` with `MSG_DONTWAIT` where nothing has come, `ECONNRESET` where the other end closed with
 /// something unread.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: MsgFlags) -> Result<(usize, Vec<OwnedFd>)> {
-    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let mut space = nix::cmsg_space!([RawFd; 32]);
     loop {
         let mut parts = [IoSliceMut::new(buffer)];
         let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
