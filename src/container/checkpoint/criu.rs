@@ -64,7 +64,7 @@ impl Criu {
             let ready = enter().and_then(|()| {
                 // CRIU looks up descriptors that it is told of in the process that made its line: in its own.
                 let (ours, theirs) = socket::line().at("make", "the line to criu")?;
-                last_words.send_with(&channel::Message::Ready, Some(ours.as_fd()))?;
+                last_words.send_with(&channel::Message::Ready, &[ours.as_fd()])?;
                 process::keep_on_exec(theirs.as_fd()).at("keep", "the line to criu")?;
                 let number = CString::new(theirs.as_raw_fd().to_string());
                 Ok((number.map_err(|_| Errno::EINVAL).at("name", "the line to criu")?, theirs))
@@ -83,7 +83,9 @@ impl Criu {
         drop(last_words);
         let heard = ours.receive_with().and_then(|first| Ok((first, ours.receive()?)));
         match heard? {
-            (Some((channel::Message::Ready, Some(line))), None) => Ok(Criu { line, child }),
+            (Some((channel::Message::Ready, mut lines)), None) if !lines.is_empty() => {
+                Ok(Criu { line: lines.swap_remove(0), child })
+            }
             (Some((channel::Message::Failed(errno, text), _)), _)
             | (_, Some(channel::Message::Failed(errno, text))) => {
                 let _ = process::wait_pidfd(child.pidfd.as_fd(), true);
@@ -143,7 +145,7 @@ impl Criu {
     }
 
     fn send(&self, message: &Message) -> Result<()> {
-        match socket::send(self.line.as_fd(), message.as_bytes(), None) {
+        match socket::send(self.line.as_fd(), message.as_bytes(), &[]) {
             // It has ended: that is what is read next.
             Err(Errno::EPIPE) => Ok(()),
             other => other.at("write to", "the line to criu").map(drop),

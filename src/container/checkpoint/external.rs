@@ -156,7 +156,6 @@ mod tests {
             controllers: Vec::new(),
             existed: false,
             shared: false,
-            parents: Vec::new(),
         };
         let mut plan = cgroup::Plan::default();
         plan.directories.push(directory(cgroup::Version::V1, "/sys/fs/cgroup/cpu,cpuacct"));

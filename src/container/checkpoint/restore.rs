@@ -197,7 +197,7 @@ impl<'a> Plan<'a> {
                         "the checkpoint has a terminal, and there is no console socket".to_owned(),
                     ));
                 };
-                socket::send(console.as_fd(), init::console::MULTIPLEXER.as_bytes(), Some(master.as_fd()))
+                socket::send(console.as_fd(), init::console::MULTIPLEXER.as_bytes(), &[master.as_fd()])
                     .at("send the terminal over", "the console socket")
                     .map(drop)
             }
