@@ -16,6 +16,9 @@ pub struct BundleArgs {
     /// Directory of the bundle: config.json and, by its word, the root filesystem
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
+    /// Name of the configuration in the bundle, or a path of its own
+    #[arg(short = 'f', long, value_name = "FILE", default_value = "config.json")]
+    pub config: PathBuf,
     /// Unix socket that gets the master end of the container's terminal
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
@@ -31,6 +34,9 @@ pub struct BundleArgs {
     /// Stay in the caller's session keyring
     #[arg(long)]
     pub no_new_keyring: bool,
+    /// Be no subreaper of the container's processes (it never is one)
+    #[arg(long)]
+    pub no_subreaper: bool,
 }
 
 /// Create a container from a bundle; its program waits for `start`
@@ -51,8 +57,10 @@ impl BundleArgs {
     /// What is wrong with it; a fault in the configuration names the file besides the JSON path. A console socket for
     /// a process without a terminal is a usage error, as with runc.
     pub fn load(&self) -> Result<spec::Bundle> {
-        let bundle = spec::load(&self.bundle).map_err(|error| match error {
-            Error::Config { .. } => Error::Context { context: "config.json".to_owned(), source: Box::new(error) },
+        let bundle = spec::load_from(&self.bundle, &self.config).map_err(|error| match error {
+            Error::Config { .. } => {
+                Error::Context { context: self.config.display().to_string(), source: Box::new(error) }
+            }
             error => error,
         })?;
         if self.console_socket.is_some() && !wants_terminal(&bundle) {
@@ -72,7 +80,7 @@ impl BundleArgs {
             preserve_fds: self.preserve_fds,
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
-            systemd_cgroup: global.systemd_cgroup,
+            systemd_cgroup: global.systemd_cgroup(),
             rootless: global.rootless(),
             ..Options::default()
         })

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec, User};
 
+use crate::cgroup::SubCgroups;
 use crate::cli::create::connect_to;
 use crate::cli::{Global, report};
 use crate::container::console;
@@ -27,7 +28,7 @@ pub struct Args {
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
     /// Give the process a terminal
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "WHETHER", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, hide_possible_values = true, action = clap::ArgAction::Set)]
     tty: bool,
     /// Run as this user, by number
     #[arg(short, long, value_name = "UID[:GID]")]
@@ -59,6 +60,9 @@ pub struct Args {
     /// Number of file descriptors, from 3 on, that the process inherits
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
+    /// Put the process into a cgroup below the container's, of some v1 controllers or of all
+    #[arg(long, value_name = "[CONTROLLER:]PATH")]
+    cgroup: Vec<String>,
     /// Allow it in a paused container
     #[arg(long)]
     ignore_paused: bool,
@@ -95,6 +99,7 @@ fn run(global: &Global, args: &Args) -> Result<u8> {
         console_socket: args.console_socket.as_deref().map(connect_to).transpose()?,
         preserve_fds: args.preserve_fds,
         ignore_paused: args.ignore_paused,
+        cgroups: SubCgroups::parse(&args.cgroup)?,
     };
     if args.detach {
         return exec(&root, &target, &process, &options).map(|_| 0);

@@ -28,6 +28,15 @@ pub enum Rootless {
     False,
 }
 
+/// Who makes cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CgroupManager {
+    /// The runtime, by cgroupfs.
+    Cgroupfs,
+    /// systemd.
+    Systemd,
+}
+
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
@@ -46,7 +55,10 @@ pub struct Global {
     debug: bool,
     /// Make cgroups through systemd; cgroupsPath is then slice:prefix:name
     #[arg(long, global = true)]
-    pub systemd_cgroup: bool,
+    systemd_cgroup: bool,
+    /// Who makes cgroups: the runtime by itself, or systemd (as --systemd-cgroup)
+    #[arg(long, global = true, value_name = "MANAGER", default_value = "cgroupfs")]
+    cgroup_manager: CgroupManager,
     /// The criu program, for checkpoint and restore
     #[arg(long, global = true, value_name = "PROGRAM", default_value = "criu")]
     pub criu: std::ffi::OsString,
@@ -85,6 +97,11 @@ impl Global {
             Rootless::True => true,
             Rootless::False => false,
         }
+    }
+
+    /// Whether systemd makes the cgroups.
+    pub fn systemd_cgroup(&self) -> bool {
+        self.systemd_cgroup || self.cgroup_manager == CgroupManager::Systemd
     }
 
     /// Whether `--rootless` was given, whatever the user id.

@@ -46,8 +46,11 @@ const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.
 /// As a runtime it takes the command line of runc: containerd, podman and Docker call it as they call any other.
 /// As a judge, `rustbox run --source FILE` runs a submission in a sandbox and prints a verdict with its evidence.
 #[derive(Debug, Parser)]
-#[command(name = "rustbox", version = VERSION, max_term_width = 100, propagate_version = false, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "rustbox", version = VERSION, disable_version_flag = true, max_term_width = 100, propagate_version = false, subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
+    /// Print the versions of the program and of the specification
+    #[arg(short = 'v', visible_short_alias = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     /// Options of every command.
     #[command(flatten)]
     pub global: Global,
@@ -69,7 +72,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if shown { 0 } else { 2 });
         }
     };
-    let Cli { global, command } = cli;
+    let Cli { global, command, .. } = cli;
     if let Err(error) = global.log().open() {
         eprintln!("rustbox: {error}");
         return ExitCode::FAILURE;

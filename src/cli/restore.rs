@@ -1,6 +1,7 @@
 //! `rustbox restore`.
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli::checkpoint::ImageArgs;
@@ -18,8 +19,21 @@ use crate::error::Result;
 pub struct Args {
     #[command(flatten)]
     images: ImageArgs,
-    #[command(flatten)]
-    bundle: BundleArgs,
+    /// Directory of the bundle: config.json and, by its word, the root filesystem
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    bundle: PathBuf,
+    /// Unix socket that gets the master end of the container's terminal
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// File that gets the pid of the container's first process
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Accepted for runc's callers: criu decides how the root is entered
+    #[arg(long)]
+    no_pivot: bool,
+    /// Be no subreaper of the container's processes (it never is one)
+    #[arg(long)]
+    no_subreaper: bool,
     /// Return once the processes run again
     #[arg(short, long)]
     detach: bool,
@@ -43,12 +57,18 @@ pub fn main(global: &Global, args: &Args) -> ExitCode {
 }
 
 fn run(global: &Global, args: &Args) -> Result<u8> {
-    let bundle = args.bundle.load()?;
+    let bundle = BundleArgs {
+        bundle: args.bundle.clone(),
+        config: PathBuf::from("config.json"),
+        console_socket: args.console_socket.clone(),
+        ..BundleArgs::default()
+    };
+    let bundle = bundle.load()?;
     let mut asked = Restore {
         images: args.images.images(global)?,
-        pid_file: args.bundle.pid_file.clone(),
-        console_socket: args.bundle.console_socket.as_deref().map(super::create::connect_to).transpose()?,
-        systemd_cgroup: global.systemd_cgroup,
+        pid_file: args.pid_file.clone(),
+        console_socket: args.console_socket.as_deref().map(super::create::connect_to).transpose()?,
+        systemd_cgroup: global.systemd_cgroup(),
         lsm_profile: args.lsm_profile.clone(),
         lsm_mount_context: args.lsm_mount_context.clone(),
     };

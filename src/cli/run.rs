@@ -1,5 +1,6 @@
 //! `rustbox run`: a container in the foreground, or detached; with judge options, a verdict.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cli::create::BundleArgs;
@@ -35,9 +36,13 @@ pub struct Args {
 pub fn main(global: &Global, args: Args) -> ExitCode {
     match args.judge.asked() {
         Ok(true)
-            if args.detach || args.keep || args.bundle.pid_file.is_some() || args.bundle.console_socket.is_some() =>
+            if args.detach
+                || args.keep
+                || args.bundle.pid_file.is_some()
+                || args.bundle.console_socket.is_some()
+                || args.bundle.config != Path::new("config.json") =>
         {
-            let words = "a judged run knows no --detach, --keep, --pid-file and --console-socket".to_owned();
+            let words = "a judged run knows no --detach, --keep, --pid-file, --console-socket and --config".to_owned();
             return report(global, &Error::Usage(words));
         }
         Ok(true) => return run_judge::main(global, &args.judge, &args.bundle.bundle, args.id.as_deref()),

@@ -67,7 +67,7 @@ fn judge(global: &Global, args: &JudgeArgs, bundle: &Path, id: Option<&str>) -> 
         shares: args.dir.clone(),
         stdin,
         permissive: args.permissive,
-        systemd_cgroup: global.systemd_cgroup,
+        systemd_cgroup: global.systemd_cgroup(),
         cancel: Some(&cancel),
     })
 }

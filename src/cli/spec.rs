@@ -14,6 +14,9 @@ pub struct Args {
     /// Directory that gets the config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
+    /// Name of the file, or a path of its own
+    #[arg(short, long, value_name = "FILE", default_value = "config.json")]
+    pub file: PathBuf,
 }
 
 /// Runs `spec`.
@@ -21,7 +24,7 @@ pub struct Args {
 /// # Errors
 /// Where there is a config.json already.
 pub fn main(global: &Global, args: &Args) -> Result<()> {
-    let path = args.bundle.join("config.json");
+    let path = args.bundle.join(&args.file);
     let mut text = serde_json::to_string_pretty(&default_spec(global.asks_rootless()))
         .map_err(|error| Error::Other(format!("print JSON: {error}")))?;
     text.push('\n');

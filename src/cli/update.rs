@@ -78,7 +78,7 @@ struct Limits {
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     memory_swap: Option<String>,
     /// Memory of the kernel for the container (not limited by kernels from 5.16 on)
-    #[arg(long, value_name = "SIZE", hide = true)]
+    #[arg(long, value_name = "SIZE")]
     kernel_memory: Option<String>,
     /// Memory of TCP buffers
     #[arg(long, value_name = "SIZE")]

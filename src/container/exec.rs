@@ -31,6 +31,8 @@ pub struct Options {
     pub preserve_fds: u32,
     /// Allow it in a paused container, where it runs once that is resumed.
     pub ignore_paused: bool,
+    /// Where below the container's cgroups it goes.
+    pub cgroups: cgroup::SubCgroups,
 }
 
 /// A container that gets one more process.
@@ -103,7 +105,7 @@ impl Joiner<'_> {
     /// what it holds of the host; its child is born into the pid namespace with nothing to be looked into or taken
     /// over (CVE-2016-9962), whatever capabilities the container's processes have.
     fn spawn(mut self, init: &Live, options: &Options) -> Result<Child> {
-        let entry = self.record.cgroup.open().entry()?;
+        let entry = self.record.cgroup.open().entry_below(&options.cgroups, init.process.pid)?;
         let (channel, line) = Channel::pair()?;
         self.plan.set_initial_affinity()?;
         let user_namespace = self.namespaces.has(libc::CLONE_NEWUSER);

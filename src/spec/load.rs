@@ -34,8 +34,16 @@ pub struct Bundle {
 /// The bundle or the file is missing, cannot be read or is too long; the document is not JSON, has a value of the
 /// wrong type, lacks a required one, or is of an unknown version of the spec.
 pub fn load(dir: &Path) -> Result<Bundle> {
+    load_from(dir, Path::new("config.json"))
+}
+
+/// Reads a bundle whose configuration has another name, or lies elsewhere.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_from(dir: &Path, config: &Path) -> Result<Bundle> {
     let dir = std::fs::canonicalize(dir).at("open bundle", dir.display())?;
-    let path = dir.join("config.json");
+    let path = dir.join(config);
     let spec = parse_spec(&read_config(&path)?)?;
     Ok(Bundle { dir, spec })
 }

@@ -11,8 +11,8 @@ mod validate;
 pub use default::{default_document, default_spec};
 pub use features::features;
 pub use load::{
-    Bundle, MAX_DOCUMENT, OCI_VERSION_MAX, OCI_VERSION_MIN, load, load_process, load_resources, parse_process,
-    parse_resources, parse_spec,
+    Bundle, MAX_DOCUMENT, OCI_VERSION_MAX, OCI_VERSION_MIN, load, load_from, load_process, load_resources,
+    parse_process, parse_resources, parse_spec,
 };
 pub(crate) use load::{member, pointer};
 pub use validate::{Fact, Host, validate, validate_id, validate_process, validate_resources};
