@@ -83,3 +83,42 @@ fn a_create_that_fails_leaves_those_alone_whose_cgroup_it_shares() {
     host.delete_force().ok();
     t.assert_nothing_left();
 }
+
+#[test]
+fn a_create_in_a_joined_pid_namespace_killed_at_any_call_or_failing_is_proved_gone() {
+    rustbox_only!();
+    let t = Test::new();
+    let host = t.bundle(sh("sleep 600"));
+    host.up();
+    let joined = |spec: Spec| {
+        let path = format!("/proc/{}/ns/pid", host.pid());
+        t.bundle(spec.namespace(json!({"type": "pid", "path": path})))
+    };
+    // Zombies are for this machine's process 1 to reap.
+    let members = || {
+        let own = namespace(&host.pid().to_string(), "pid");
+        let pids = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let inside =
+            |pid: &i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|link| link.to_str() == Some(&own));
+        pids.filter(|pid| alive(*pid) && inside(pid)).count()
+    };
+    let guest = joined(sh("sleep 600"));
+    killed_everywhere(&guest, |at| {
+        guest.delete_force().ok();
+        until(&format!("the guest killed at {at} to be gone"), || members() == 1);
+        assert_eq!(host.status(), "running");
+    });
+    for (spec, words) in [
+        (spec().args(&["/no/such"]), "/no/such"),
+        (sh("true").hook("createRuntime", "exit 7"), "status 7"),
+        (sh("true").bind("/no/such", "/x", &["bind"]), "/no/such"),
+    ] {
+        let guest = joined(spec);
+        guest.create().denied().says(&[words]);
+        guest.state_out().fails();
+        until("the guest that could not be made to be gone", || members() == 1);
+    }
+    host.delete_force().ok();
+    t.assert_nothing_left();
+}

@@ -100,27 +100,73 @@ fn an_exec_has_no_descriptor_but_its_three() {
     assert_eq!(out.stdout, "0\n1\n2\n3\n");
 }
 
+/// Looks into every process that it sees, for ever, and says what of the host it has found.
+const SPY: &str = "echo ready; while :; do ls -d /proc/[0-9]*/root/tmp/rustbox-test-* /proc/[0-9]*/cwd/tmp/rustbox-test-* 2>/dev/null \
+     && echo \"leak of the host's files\"; for f in /proc/[0-9]*/fd/*; do l=$(readlink $f 2>/dev/null); \
+     case $l in /dev/null|pipe:*|socket:*|/proc/[0-9]*|/tmp/rustbox-test-*/io/*|'') ;; *) echo \"leak $f $l\";; esac; done; done";
+
+/// A container that spies: as the host's root, as the same with CAP_SYS_PTRACE, and as root of its own user namespace.
+fn spies() -> [Spec; 3] {
+    [
+        sh(SPY).caps(&["CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_KILL", "CAP_SYS_ADMIN"]),
+        sh(SPY).caps(&["CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN"]),
+        sh(SPY).caps(&["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"]).userns(700_000, 65536),
+    ]
+}
+
+/// Starts a spy in a container of its own, whose root file system belongs to the spy's user.
+fn spying(t: &Test, spec: Spec) -> Container<'_> {
+    let c = t.bundle(spec);
+    for dir in ["", "proc", "sys", "dev", "etc", "tmp"] {
+        std::os::unix::fs::lchown(c.rootfs().join(dir), Some(700_000), Some(700_000)).unwrap();
+    }
+    // An exec looks into it for HOME: a file of the container's own.
+    fs::remove_file(c.rootfs().join("etc/passwd")).unwrap();
+    c.up();
+    c.wait_output("ready");
+    c
+}
+
 #[test]
 fn a_process_of_the_container_cannot_read_an_execs_descriptors() {
     // CVE-2016-9962: between joining the pid namespace and exec, the runtime could be looked into and had descriptors of
     // the host, and the host's root. CAP_SYS_PTRACE in the host's user namespace overrides whatever a process does to
     // hide, so there must be nothing to see but the line to the runtime, which is a socket.
-    let spy = "echo ready; while :; do ls -d /proc/[0-9]*/root/tmp/rustbox-test-* /proc/[0-9]*/cwd/tmp/rustbox-test-* 2>/dev/null \
-               && echo \"leak of the host's files\"; for f in /proc/[0-9]*/fd/*; do l=$(readlink $f 2>/dev/null); \
-               case $l in /dev/null|pipe:*|socket:*|/proc/[0-9]*|/tmp/rustbox-test-*/io/*|'') ;; *) echo \"leak $f $l\";; esac; done; done";
-    let host_root = sh(spy).caps(&["CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_KILL", "CAP_SYS_ADMIN"]);
-    let host_tracer = sh(spy).caps(&["CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN"]);
-    let own_root = sh(spy).caps(&["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"]).userns(700_000, 65536);
-    for spec in [host_root, host_tracer, own_root] {
+    for spec in spies() {
         let t = Test::new();
-        let c = t.bundle(spec);
-        for dir in ["", "proc", "sys", "dev", "etc", "tmp"] {
-            std::os::unix::fs::lchown(c.rootfs().join(dir), Some(700_000), Some(700_000)).unwrap();
-        }
-        c.up();
-        c.wait_output("ready");
+        let c = spying(&t, spec);
         for _ in 0..15 {
             c.exec(&["true"]).ok();
+        }
+        assert!(!c.output().contains("leak"), "{}", c.output());
+    }
+}
+
+#[test]
+fn a_process_of_the_container_cannot_look_into_another_being_created_in_its_pid_namespace() {
+    // The same for a container that joins the pid namespace: its first process is in sight while it is set up.
+    rustbox_only!();
+    for spec in spies() {
+        let t = Test::new();
+        let c = spying(&t, spec);
+        let path = |kind: &str| format!("/proc/{}/ns/{kind}", c.pid());
+        for n in 0..12 {
+            let guest =
+                sh("readlink /proc/self/ns/pid; echo $$").namespace(json!({"type": "pid", "path": path("pid")}));
+            // Also with hooks, which make its set-up longer, and with the spy's user namespace.
+            let guest = if n % 3 == 1 { guest.hook("createContainer", "sleep 0.05") } else { guest };
+            let userns = n % 3 == 2 && namespace(&c.pid().to_string(), "user") != namespace("self", "user");
+            let guest = if userns { guest.namespace(json!({"type": "user", "path": path("user")})) } else { guest };
+            let guest = t.bundle(guest);
+            for dir in ["", "proc", "sys", "dev"] {
+                std::os::unix::fs::lchown(guest.rootfs().join(dir), Some(700_000), Some(700_000)).unwrap();
+            }
+            fs::remove_file(guest.rootfs().join("etc/passwd")).unwrap();
+            let out = guest.run().ok();
+            // It is where it should be, and its procfs shows that namespace: there its pid is another than 1.
+            let (in_namespace, pid) = out.line().split_once('\n').unwrap();
+            assert_eq!(in_namespace, namespace(&c.pid().to_string(), "pid"));
+            assert!(pid.parse::<i32>().unwrap() > 1);
         }
         assert!(!c.output().contains("leak"), "{}", c.output());
     }

@@ -19,7 +19,7 @@ use crate::container::namespaces::Namespaces;
 use crate::container::pid_file;
 use crate::container::report::Report;
 use crate::container::running_hook;
-use crate::container::spawn::{Conversation, spawn};
+use crate::container::spawn::{Conversation, introduced, spawn};
 use crate::container::state::{Directory, Record, Root, Status, new_record};
 use crate::error::{Error, Result};
 use crate::init::channel::{Channel, Message};
@@ -30,6 +30,7 @@ use crate::init::{Gate, Init, Loader, Reaper};
 use crate::seccomp;
 use crate::seccomp::notify::{Handover, container_process_state};
 use crate::spec::{self, Bundle};
+use crate::sys::clone::Child;
 
 /// What `create` and `run` are asked for, beyond the bundle.
 #[derive(Default)]
@@ -235,17 +236,17 @@ impl<'a> Plan<'a> {
         let init_file = directory.begin_init().map_err(early)?;
 
         let hooks = spec.hooks().as_ref();
-        // Init also waits at this point where interfaces have to arrive before its own hooks run.
-        let creator_hooks = hooks.is_some_and(has_creator_hooks) || net_devices(spec).is_some();
+        // Init also waits at this point where interfaces have to arrive before its own hooks run, and where it is not yet
+        // the process that will be limited.
+        let creator_hooks =
+            hooks.is_some_and(has_creator_hooks) || net_devices(spec).is_some() || self.namespaces.late_pid().is_some();
         let creators = [channel.as_fd(), directory.fd(), init_file.as_fd()];
-        let child = self
+        let mut child = self
             .clone_init(spec, begun.birthplace(), gate, (&channel, &creators), line, creator_hooks)
             .map_err(|error| Box::new(Failed { entered: true, ..*early(error) }))?;
-        let conversation = Conversation { channel: &channel, child: &child.pidfd };
-
         let mut hooks_ran = false;
-        let files = (directory, &init_file);
-        match self.accompany(&conversation, child.pid, spec, files, begun, creator_hooks, &mut hooks_ran) {
+        let begun = (directory, &init_file, begun);
+        match self.accompany(&channel, &mut child, spec, begun, creator_hooks, &mut hooks_ran) {
             Ok(init) => Ok(Made { init, pidfd: child.pidfd, channel }),
             Err(error) => Err(Box::new(Failed { error, init: Some(child.pidfd), hooks_ran, entered: true })),
         }
@@ -267,7 +268,7 @@ impl<'a> Plan<'a> {
         (channel, creators): (&Channel, &[BorrowedFd<'_>]),
         line: Channel,
         creator_hooks: bool,
-    ) -> Result<crate::sys::clone::Child> {
+    ) -> Result<Child> {
         let Plan {
             options, record, namespaces, rootfs, process, sysctl, time_offsets, seccomp, procfs, handover, ..
         } = self;
@@ -359,17 +360,18 @@ impl<'a> Plan<'a> {
     /// The creator's part while init sets itself up.
     fn accompany(
         &mut self,
-        conversation: &Conversation<'_>,
-        pid: libc::pid_t,
+        channel: &Channel,
+        child: &mut Child,
         spec: &Spec,
-        (directory, init_file): (&Directory, &OwnedFd),
-        begun: cgroup::Begun,
+        (directory, init_file, begun): (&Directory, &OwnedFd, cgroup::Begun),
         creator_hooks: bool,
         hooks_ran: &mut bool,
     ) -> Result<ProcessId> {
         if let Some(warn) = &mut self.options.warn {
             self.process.warnings.drain(..).for_each(warn);
         }
+        let conversation = Conversation { channel, child: &child.pidfd };
+        let mut pid = child.pid;
         let linux = spec.linux().as_ref();
         if self.namespaces.has(libc::CLONE_NEWUSER) {
             // Here are the privileges for them, and init has none in the first user namespace any more.
@@ -379,7 +381,7 @@ impl<'a> Plan<'a> {
             crate::init::user_namespace::write_mappings(&self.procfs, pid, linux, self.options.rootless)?;
             conversation.tell(&Message::Mapped, &[])?;
         }
-        self.finish_cgroup(begun, conversation, directory, spec)?;
+        self.finish_cgroup(begun, &conversation, directory, spec)?;
         if let Some(rdt) = linux.and_then(|linux| linux.intel_rdt().as_ref()) {
             crate::init::intel_rdt::set_up(&self.record.id, rdt, pid)?;
         }
@@ -399,6 +401,12 @@ impl<'a> Plan<'a> {
         } else {
             *hooks_ran = spec.hooks().as_ref().is_some_and(|hooks| hooks.create_container().is_some());
         }
+        if self.namespaces.late_pid().is_some() {
+            // Another process goes on, in the pid namespace that is joined.
+            *child = introduced(channel, child)?;
+            pid = child.pid;
+        }
+        let conversation = Conversation { channel, child: &child.pidfd };
         let mut take = || self.deliver_listener(conversation.child, pid);
         conversation.expect_ready(if self.handover.is_some() { Some(&mut take) } else { None })?;
         let init = identity::identify(pid)?

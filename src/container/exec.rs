@@ -237,6 +237,7 @@ impl Joiner<'_> {
                 .as_ref()
                 .ok_or_else(|| Error::config("$.terminal", "is true, but no console socket was given"))?;
             console::attach(&self.plan, socket.as_fd())?;
+            console::control()?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Which namespaces a container gets: new ones in the clone, others joined by path (`linux.namespaces`).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
@@ -81,17 +81,22 @@ impl Namespaces {
     /// With a user namespace joined, the new namespaces must belong to it. With a new one, those joined
     /// belong to another user namespace and have to be joined before the new one is entered.
     pub fn needs_stage(&self) -> bool {
-        self.joins(libc::CLONE_NEWUSER)
-            || self.joins(libc::CLONE_NEWPID)
-            || (self.new & libc::CLONE_NEWUSER != 0 && !self.join.is_empty())
+        self.joins(libc::CLONE_NEWUSER) || (self.new & libc::CLONE_NEWUSER != 0 && !self.join.is_empty())
     }
 
-    /// Joins them, all but the mount namespace.
+    /// The pid namespace that init joins when it is set up ([`crate::init::pid_namespace`]).
+    pub fn late_pid(&self) -> Option<&Join> {
+        let late = self.new & libc::CLONE_NEWUSER == 0;
+        self.join.iter().find(|join| late && join.flag == libc::CLONE_NEWPID)
+    }
+
+    /// Joins them, all but the mount namespace and [`Namespaces::late_pid`].
     ///
     /// # Errors
     /// As `setns(2)`, with the path; `EINVAL` where the file is a namespace of another kind.
     pub fn enter(&self) -> Result<()> {
-        self.join.iter().filter(|join| join.flag != libc::CLONE_NEWNS).try_for_each(Join::enter)
+        let later = self.late_pid().map_or(libc::CLONE_NEWNS, |join| join.flag | libc::CLONE_NEWNS);
+        self.join.iter().filter(|join| join.flag & later == 0).try_for_each(Join::enter)
     }
 
     /// Joins the mount namespace, where one is to be joined.
@@ -104,11 +109,21 @@ impl Namespaces {
 }
 
 impl Join {
-    fn enter(&self) -> Result<()> {
-        let Some(fd) = &self.fd else {
-            return Err(crate::Error::Other(format!("namespace `{}` was not opened", self.path.display())));
-        };
-        process::setns(fd.as_fd(), self.flag).at("join the namespace", self.path.display())
+    /// Joins it. The caller itself stays where it is in the case of a pid namespace; its children are born there.
+    ///
+    /// # Errors
+    /// As [`Namespaces::enter`].
+    pub fn enter(&self) -> Result<()> {
+        process::setns(self.opened()?, self.flag).at("join the namespace", self.path.display())
+    }
+
+    /// Its descriptor.
+    ///
+    /// # Errors
+    /// Where [`Namespaces::open`] was not called.
+    pub fn opened(&self) -> Result<BorrowedFd<'_>> {
+        let missing = || crate::Error::Other(format!("namespace `{}` was not opened", self.path.display()));
+        self.fd.as_ref().map(AsFd::as_fd).ok_or_else(missing)
     }
 }
 

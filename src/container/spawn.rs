@@ -62,7 +62,7 @@ pub fn spawn(
 ///
 /// # Errors
 /// What kept it from making one.
-pub(super) fn introduced(creator: &Channel, stage: &Child) -> Result<Child> {
+pub fn introduced(creator: &Channel, stage: &Child) -> Result<Child> {
     let made = match creator.receive_with() {
         Ok(Some((Message::Made(pid), mut fds))) if !fds.is_empty() => Ok(Child { pid, pidfd: fds.swap_remove(0) }),
         Ok(Some((Message::Failed(errno, text), _))) => Err(Error::Init { errno, text }),
@@ -94,14 +94,23 @@ fn stage(
         process::setresgid(0).at("become", "group 0 of the user namespace")?;
         process::setresuid(0).at("become", "user 0 of the user namespace")?;
     }
-    // Init speaks on the same line: its first word must not overtake the one that introduces it. It goes on when
-    // the last writer is gone, which are the stage and, until it drops its own copy, itself.
+    introduce(flags, line, init)
+}
+
+/// Makes a sibling of the caller that runs `child`, and tells of it over the line; the child begins when the caller has
+/// ended.
+///
+/// # Errors
+/// As `clone3(2)`.
+pub fn introduce(flags: u64, line: &Channel, child: impl FnOnce() -> i32) -> Result<()> {
+    // The child speaks on the same line: its first word must not overtake the one that introduces it. It goes on when
+    // the last writer is gone, which are the caller and, until it drops its own copy, itself.
     let (hold, release) = nix::unistd::pipe2(OFlag::O_CLOEXEC).at("make", "a pipe to hold init")?;
     let release = Cell::new(Some(release));
     let held = || {
         drop(release.take());
         while let Err(Errno::EINTR) = nix::unistd::read(hold.as_raw_fd(), &mut [0]) {}
-        init()
+        child()
     };
     let child = clone3(CloneArgs { namespaces: flags, cgroup: None, sibling: true }, held).map_err(refused)?;
     line.send_with(&Message::Made(child.pid), &[child.pidfd.as_fd()])

@@ -70,8 +70,7 @@ impl Pair {
             .map(drop)
     }
 
-    /// Makes the slave the controlling terminal of the caller, which leads a session without one, and its stdin, stdout
-    /// and stderr. The slave then belongs to `uid`; its group stays what devpts' `gid` option says.
+    /// Makes the slave the caller's stdin, stdout and stderr. The slave then belongs to `uid`; its group stays what devpts' `gid` option says.
     ///
     /// # Errors
     /// As the calls named.
@@ -81,13 +80,21 @@ impl Pair {
         if stat.st_uid != uid {
             attributes::fchown(slave, uid, stat.st_gid).at("chown", "the terminal")?;
         }
-        tty::control(slave).at("control", "the terminal")?;
         (0..3).try_for_each(|number| process::dup_to(slave, number)).at("take", "the standard streams")
     }
 }
 
-/// All of the above for a planned process: makes the pair, sends the master over `socket`, takes the slave.
-/// Returns the slave, for `/dev/console`.
+/// Makes the terminal on stdin the controlling one of the caller, which leads a session without one.
+///
+/// # Errors
+/// As `ioctl(2)`.
+pub fn control() -> Result<()> {
+    let stdin = process::inherited(0).at("find", "the terminal")?;
+    tty::control(stdin).at("control", "the terminal")
+}
+
+/// All of the above but [`control`] for a planned process: makes the pair, sends the master over `socket`, takes the
+/// slave. Returns the slave, for `/dev/console`.
 ///
 /// # Errors
 /// The first step that fails.

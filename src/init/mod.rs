@@ -9,6 +9,7 @@ pub mod intel_rdt;
 pub mod keyring;
 pub mod loopback;
 pub mod net_devices;
+pub mod pid_namespace;
 pub mod process;
 pub mod procfs;
 pub mod reaper;
@@ -25,8 +26,9 @@ use oci_spec::runtime::{Hook, Spec};
 
 use crate::cgroup;
 use crate::container::hooks::{Kind, Runner};
-use crate::container::namespaces::Namespaces;
+use crate::container::namespaces::{Join, Namespaces};
 use crate::container::report::Report;
+use crate::container::spawn;
 use crate::container::state::{Record, Status};
 use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message, failure};
@@ -100,12 +102,20 @@ impl Init<'_> {
     pub fn run(mut self) -> i32 {
         let payload = match self.set_up() {
             Ok(payload) => payload,
-            Err(error) => {
-                // Where even this fails the creator is gone, and so is everyone who could read it.
-                let _ = self.channel.send(&failure(&error));
-                return 1;
-            }
+            Err(error) => return self.fail_creation(&error),
         };
+        match self.namespaces.late_pid().map(|join| self.go_on_inside(join)) {
+            None => self.go_on(&payload),
+            Some(Ok(())) => 0,
+            Some(Err(error)) => self.fail_creation(&error),
+        }
+    }
+
+    /// From the entered root file system on. `payload` are the cgroups that the payload enters.
+    fn go_on(&mut self, payload: &cgroup::Entry) -> i32 {
+        if let Err(error) = self.get_ready() {
+            return self.fail_creation(&error);
+        }
         match self.wait_for_start() {
             Ok(true) => {}
             // The creator has died before init was on record.
@@ -116,7 +126,7 @@ impl Init<'_> {
             return self.fail(&error);
         }
         match self.reaper {
-            Some(reaper) => reaper.run(&payload, &mut || match self.become_user() {
+            Some(reaper) => reaper.run(payload, &mut || match self.become_user() {
                 Ok(()) => self.execute(),
                 Err(error) => error,
             }),
@@ -127,7 +137,7 @@ impl Init<'_> {
         }
     }
 
-    /// Everything up to the gate; gives the cgroups that the payload enters.
+    /// Everything up to the entered root file system; gives the cgroups that the payload enters.
     fn set_up(&mut self) -> Result<cgroup::Entry> {
         let user_namespace = self.namespaces.has(libc::CLONE_NEWUSER);
         if !user_namespace {
@@ -146,7 +156,9 @@ impl Init<'_> {
             }
         }
         self.take_stdio()?;
-        calls::setsid().at("start", "a new session")?;
+        if self.namespaces.late_pid().is_none() {
+            calls::setsid().at("start", "a new session")?;
+        }
         if self.new_keyring {
             keyring::join(&self.record.id)?;
         }
@@ -157,22 +169,47 @@ impl Init<'_> {
         uts::set_names(self.spec)?;
         let payload = self.enter_cgroups()?;
         self.namespaces.enter_mount()?;
-        self.rootfs.mount()?;
+        self.rootfs.mount(self.namespaces.late_pid().map(|join| join.opened()).transpose()?)?;
         self.create_hooks()?;
         self.rootfs.enter()?;
         self.process.make_cwd()?;
         let console = self.console()?;
         self.rootfs.finish(console.as_ref().map(|slave| slave.as_fd()))?;
         sysctl::write(self.procfs, self.sysctl)?;
+        Ok(payload)
+    }
+
+    /// Has a child born into a joined pid namespace, which goes on in the caller's place.
+    fn go_on_inside(&mut self, join: &Join) -> Result<()> {
+        let line = self.channel.try_clone()?;
+        let mut keep = vec![line.as_fd(), self.channel.as_fd()];
+        keep.extend(self.gate.iter().flat_map(|gate| [gate.open.as_fd(), gate.answer.as_fd()]));
+        keep.extend((0..3 + self.process.preserve_fds() as i32).filter_map(|fd| calls::inherited(fd).ok()));
+        if self.process.needs_procfs() {
+            keep.push(self.procfs.as_fd());
+        }
+        pid_namespace::leave_host(join, &keep)?;
+        // There is no reaper in here, and so no payload of its own.
+        spawn::introduce(0, &line, || self.go_on(&cgroup::Entry::default()))
+    }
+
+    /// Takes on the program's identity, tells the creator, and attaches a filter that notifies.
+    fn get_ready(&mut self) -> Result<()> {
+        if self.namespaces.late_pid().is_some() {
+            // Only now: a session ends with the process that leads it.
+            calls::setsid().at("start", "a new session")?;
+        }
+        if self.process.terminal {
+            console::control()?;
+        }
         if self.reaper.is_none() {
             self.become_user()?;
         }
         self.channel.send(&Message::Ready)?;
         match self.seccomp {
-            Some(load) if self.seccomp_before_gate && !self.process.seccomp_early() => load(&self.channel)?,
-            _ => {}
+            Some(load) if self.seccomp_before_gate && !self.process.seccomp_early() => load(&self.channel),
+            _ => Ok(()),
         }
-        Ok(payload)
     }
 
     /// Enters the cgroups, which the creator has made meanwhile; gives those that the payload enters.
@@ -285,6 +322,13 @@ impl Init<'_> {
             Some(received) if received == *message => Ok(()),
             _ => Err(creator_ended()),
         }
+    }
+
+    /// Reports an error before the gate to the creator.
+    fn fail_creation(&self, error: &Error) -> i32 {
+        // Where even this fails the creator is gone, and so is everyone who could read it.
+        let _ = self.channel.send(&failure(error));
+        1
     }
 
     /// Reports an error after the gate to whoever has opened it.

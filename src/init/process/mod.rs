@@ -210,6 +210,11 @@ impl ProcessPlan {
         labels::check(self.apparmor.as_deref(), self.selinux.as_deref())
     }
 
+    /// How many descriptors from 3 on the program inherits.
+    pub fn preserve_fds(&self) -> u32 {
+        self.preserve_fds
+    }
+
     /// Whether [`ProcessPlan::apply`] must be given a procfs.
     pub fn needs_procfs(&self) -> bool {
         self.apparmor.is_some() || self.selinux.is_some()

@@ -235,16 +235,16 @@ impl Rootfs {
         mount_setattr(tree.as_fd(), AT_RECURSIVE, &attr).at("set propagation of", "a bind source")
     }
 
-    /// In the child: everything up to the `createContainer` hooks.
+    /// In the child: everything up to the `createContainer` hooks. `pid_namespace` is the one that it has yet to enter.
     ///
     /// # Errors
     /// Of the first step that fails, with the mount's JSON path where it is one.
-    pub fn mount(&mut self) -> Result<()> {
+    pub fn mount(&mut self, pid_namespace: Option<BorrowedFd<'_>>) -> Result<()> {
         let mut tree = Tree::new(self.bind_root()?);
         let old_umask = umask(0);
         let mut sources = std::mem::take(&mut self.opened.mounts).into_iter();
         for planned in &self.plan.mounts {
-            let late = mounts::make(&mut tree, planned, sources.next().flatten(), &self.context)?;
+            let late = mounts::make(&mut tree, planned, sources.next().flatten(), &self.context, pid_namespace)?;
             if let Some(mount) = late {
                 self.late.push((mount, format!("/{}", planned.destination)));
             }

@@ -1,7 +1,7 @@
 //! `mounts`, in the order of the list.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use libc::{MS_BIND, MS_RDONLY, MS_REC, MS_REMOUNT};
@@ -13,20 +13,23 @@ use super::tmpcopyup;
 use super::tree::{Kind, Place, Tree, c_string};
 use super::{CgroupView, RootfsContext};
 use crate::error::{At, Context, Result};
+use crate::init::pid_namespace::run_inside;
 use crate::sys::Errno;
 use crate::sys::mount::{MOUNT_ATTR_RDONLY, MountAttr, mount, mount_setattr};
 use crate::sys::mount_at::fchdir;
 use crate::sys::path::{RESOLVE_IN_ROOT, fstat, openat2};
 
 /// Makes one mount. `source` is its tree where it was opened before the clone (attributes already set).
-/// Returns a handle of the mount that is still to become read-only.
+/// `pid_namespace` is the one that a procfs is to show, where it is not the caller's. Returns a handle of the mount that is
+/// still to become read-only.
 pub(super) fn make(
     tree: &mut Tree,
     planned: &PlannedMount,
     source: Option<OwnedFd>,
     context: &RootfsContext,
+    pid_namespace: Option<BorrowedFd<'_>>,
 ) -> Result<Option<Rc<OwnedFd>>> {
-    make_one(tree, planned, source, context).context(|| format!("$.mounts[{}]", planned.index))
+    make_one(tree, planned, source, context, pid_namespace).context(|| format!("$.mounts[{}]", planned.index))
 }
 
 fn make_one(
@@ -34,6 +37,7 @@ fn make_one(
     planned: &PlannedMount,
     source: Option<OwnedFd>,
     context: &RootfsContext,
+    pid_namespace: Option<BorrowedFd<'_>>,
 ) -> Result<Option<Rc<OwnedFd>>> {
     match &planned.kind {
         MountKind::Bind { source: path, recursive } => {
@@ -44,7 +48,8 @@ fn make_one(
         }
         MountKind::Remount { data } => remount(tree, planned, data.as_deref()).map(|()| None),
         MountKind::Filesystem { fstype, source, data } => {
-            filesystem(tree, planned, fstype, source, data.as_deref(), context)
+            let pid_namespace = pid_namespace.filter(|_| fstype.as_c_str() == c"proc");
+            filesystem(tree, planned, (fstype, source, data.as_deref()), context, pid_namespace)
         }
         MountKind::Cgroup => match &context.cgroup {
             CgroupView::V1 { hierarchies } => cgroup_mount::v1(tree, planned, hierarchies, context.cgroup_ns),
@@ -59,10 +64,9 @@ fn make_one(
 fn filesystem(
     tree: &mut Tree,
     planned: &PlannedMount,
-    fstype: &CStr,
-    source: &CStr,
-    data: Option<&CStr>,
+    (fstype, source, data): (&CStr, &CStr, Option<&CStr>),
     context: &RootfsContext,
+    pid_namespace: Option<BorrowedFd<'_>>,
 ) -> Result<Option<Rc<OwnedFd>>> {
     let object = format!("/{}", planned.destination);
     // A procfs or sysfs that an image's link moves elsewhere would leave the masks on the wrong tree
@@ -74,7 +78,13 @@ fn filesystem(
         flags &= !MS_RDONLY;
     }
     let data = tmpfs_data(fstype, data, &place, &object)?;
-    match mount_on(&place.handle, Some(source), Some(fstype), flags, data.as_deref()) {
+    let mounted = match pid_namespace {
+        Some(namespace) => run_inside(namespace, tree.root.as_fd(), place.handle.as_fd(), || {
+            mount(Some(source), c".", Some(fstype), flags, data.as_deref())
+        }),
+        None => mount_on(&place.handle, Some(source), Some(fstype), flags, data.as_deref()),
+    };
+    match mounted {
         Ok(()) => {}
         // A user namespace without a network namespace of its own may not mount sysfs: the host's is shown.
         Err(Errno::EPERM) if context.userns && fstype == c"sysfs" => {
