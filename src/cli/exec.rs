@@ -54,7 +54,7 @@ pub struct Args {
     /// Set no_new_privs
     #[arg(long)]
     no_new_privs: bool,
-    /// Add a capability to all sets
+    /// Add a capability to the bounding, effective and permitted sets
     #[arg(short, long, value_name = "CAP")]
     cap: Vec<String>,
     /// Number of file descriptors, from 3 on, that the process inherits
@@ -183,6 +183,7 @@ impl Args {
         Ok(user)
     }
 
+    /// Neither inheritable nor ambient: a program with inheritable file capabilities would hand them on (CVE-2022-29162).
     fn with_capabilities(&self, mut all: LinuxCapabilities) -> Result<LinuxCapabilities> {
         for name in &self.cap {
             let capability = serde_json::from_value(serde_json::Value::String(name.to_ascii_uppercase()))
@@ -195,8 +196,6 @@ impl Args {
             all.set_bounding(with(all.bounding()));
             all.set_effective(with(all.effective()));
             all.set_permitted(with(all.permitted()));
-            all.set_inheritable(with(all.inheritable()));
-            all.set_ambient(with(all.ambient()));
         }
         Ok(all)
     }

@@ -110,7 +110,7 @@ fn linux() -> LinuxFeature {
             CgroupBuilder::default()
                 .v1(true)
                 .v2(true)
-                .systemd(true)
+                .systemd(false)
                 .systemd_user(false)
                 .rdma(true)
                 .build()
@@ -169,6 +169,7 @@ fn annotations() -> HashMap<String, String> {
     let seccomp = libseccomp::ScmpVersion::current();
     let mut annotations = HashMap::from([
         ("org.rustbox.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("org.rustbox.checkpoint.enabled".to_owned(), "true".to_owned()),
         ("org.rustbox.commit".to_owned(), option_env!("RUSTBOX_COMMIT").unwrap_or("unknown").to_owned()),
     ]);
     if let Ok(version) = seccomp {

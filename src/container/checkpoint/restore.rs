@@ -107,7 +107,8 @@ impl<'a> Plan<'a> {
         let spec = &bundle.spec;
         let cgroups_path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
         let request = cgroup::Request { cgroups_path, id, systemd: asked.systemd_cgroup, ..cgroup::Request::default() };
-        let cgroup = cgroup::plan(&request, &cgroup::Layout::probe()?)?;
+        let mut cgroup = cgroup::plan(&request, &cgroup::Layout::probe()?)?;
+        cgroup.survey()?;
         let namespaces = Namespaces::plan(spec);
         if !namespaces.has(libc::CLONE_NEWNS) {
             return Err(Error::config("$.linux.namespaces", "has no mount namespace, and criu restores mounts in one"));

@@ -1,0 +1,168 @@
+//! Commands that meet at one container: each ends, with success or with a reason, and nothing is lost or left.
+
+mod common;
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use common::*;
+
+/// The same command several times at once.
+fn at_once(t: &Test, count: usize, args: &[&str]) -> Vec<Out> {
+    let start = || {
+        let mut command = Command::new(binary());
+        command.arg("--root").arg(&t.root).args(args);
+        t.spawn(command, Stdio::null())
+    };
+    let running: Vec<_> = (0..count).map(|_| start()).collect();
+    running.into_iter().map(Running::wait).collect()
+}
+
+fn successes(outs: &[Out]) -> usize {
+    outs.iter().filter(|out| out.code == 0).count()
+}
+
+#[test]
+fn of_many_deletes_at_once_one_deletes_and_the_others_say_that_it_is_gone() {
+    for _ in 0..5 {
+        let t = Test::new();
+        let c = t.bundle(spec());
+        c.up();
+        c.wait_status("stopped");
+        let outs = at_once(&t, 6, &["delete", &c.id]);
+        if peer() == Peer::Rustbox {
+            assert_eq!(successes(&outs), 1, "{outs:#?}");
+        }
+        for out in outs.into_iter().filter(|out| out.code != 0) {
+            out.denied().rustbox_says(&["does not exist"]);
+        }
+        t.assert_nothing_left();
+    }
+}
+
+#[test]
+fn of_many_forced_deletes_at_once_of_a_running_container_all_succeed() {
+    not_under!(Runc, "some fail over what another has removed");
+    for _ in 0..5 {
+        let t = Test::new();
+        let c = t.bundle(sh("sleep 1001 & sleep 1002"));
+        c.up();
+        let outs = at_once(&t, 6, &["delete", "--force", &c.id]);
+        assert_eq!(successes(&outs), 6, "{outs:#?}");
+        t.assert_nothing_left();
+    }
+}
+
+#[test]
+fn of_many_starts_at_once_exactly_one_succeeds() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(sh("echo once; sleep 1000"));
+    c.create().ok();
+    let outs = at_once(&t, 5, &["start", &c.id]);
+    assert_eq!(successes(&outs), 1, "{outs:#?}");
+    c.wait_output("once");
+    assert_eq!(c.output(), "once\n");
+    c.kill_and_delete();
+    t.assert_nothing_left();
+}
+
+#[test]
+fn an_exec_into_a_container_that_is_being_killed_ends() {
+    let t = Test::new();
+    for round in 0..10 {
+        let c = t.bundle(sh("sleep 1000"));
+        c.up();
+        let execs: Vec<_> = (0..3)
+            .map(|_| {
+                let mut command = Command::new(binary());
+                command.arg("--root").arg(&t.root).args(["exec", &c.id, "sh", "-c", "sleep 1000"]);
+                t.spawn(command, Stdio::null())
+            })
+            .collect();
+        std::thread::sleep(std::time::Duration::from_millis(round));
+        c.kill("KILL").ok();
+        for exec in execs {
+            assert_ne!(exec.wait().code, 0);
+        }
+        c.delete_force().ok();
+    }
+    t.assert_nothing_left();
+}
+
+#[test]
+fn looking_at_a_container_while_it_is_made_and_deleted_gives_an_answer_or_a_reason() {
+    not_under!(Runc, "lists half-made containers with an error");
+    let t = Test::new();
+    let c = t.bundle(spec());
+    let looks = || {
+        for args in [&["list", "--format", "json"][..], &["list", "--quiet"]] {
+            t.runtime(args).ok();
+        }
+        let out = c.state_out();
+        if out.code != 0 {
+            out.denied().rustbox_says(&["does not exist"]);
+        }
+    };
+    std::thread::scope(|scope| {
+        let life = scope.spawn(|| {
+            for _ in 0..15 {
+                let bundle = c.bundle.to_str().unwrap();
+                let run =
+                    |args: &[&str]| Command::new(binary()).arg("--root").arg(&t.root).args(args).output().unwrap();
+                let out = run(&["run", "--bundle", bundle, &c.id]);
+                assert!(out.status.success(), "{out:?}");
+            }
+        });
+        while !life.is_finished() {
+            looks();
+        }
+    });
+    t.assert_nothing_left();
+}
+
+#[test]
+fn what_a_dead_create_has_left_of_its_record_is_no_container_and_keeps_no_id() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(spec().args(&["sleep", "1000"]));
+    // The record is built under another name: this is how it looks when its maker has died on the way.
+    fs::create_dir_all(t.root.join(".new-1-1")).unwrap();
+    fs::write(t.root.join(".new-1-1/state.json"), "{\"layout\":").unwrap();
+    assert_eq!(t.runtime(&["list", "--quiet"]).ok().stdout, "");
+    c.up();
+    assert_eq!(t.runtime(&["list", "--quiet"]).ok().line(), c.id);
+    c.kill_and_delete();
+    fs::remove_dir_all(t.root.join(".new-1-1")).unwrap();
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_record_that_lacks_files_can_be_looked_at_and_deleted() {
+    rustbox_only!();
+    for missing in [&["config.json"][..], &["init"], &["gate", "answer"], &["config.json", "init", "gate", "answer"]] {
+        let t = Test::new();
+        let c = t.bundle(spec().args(&["sleep", "1000"]));
+        c.create().ok();
+        let pid = c.pid();
+        for file in missing {
+            let _ = fs::remove_file(t.root.join(&c.id).join(file));
+        }
+        c.state_out().ok();
+        t.runtime(&["list", "--format", "json"]).ok();
+        let start = c.start();
+        if missing.contains(&"gate") || missing.contains(&"init") {
+            start.denied();
+        }
+        c.delete_force().ok();
+        c.state_out().denied().says(&["does not exist"]);
+        if !missing.contains(&"init") {
+            assert!(!alive(pid), "without {missing:?}");
+            t.assert_nothing_left();
+        }
+        // Without a word on who its first process is, that is another's: it is waited for by nobody here.
+        if alive(pid) {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
+    }
+}
