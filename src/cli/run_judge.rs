@@ -13,7 +13,9 @@ use crate::cli::judge_args::JudgeArgs;
 use crate::cli::{Global, say, say_json};
 use crate::container::namespaces::Namespaces;
 use crate::error::{At, Error, Result};
+use crate::judge::capability::Report;
 use crate::judge::run::{self as judging, Judged, Request, Subject};
+use crate::judge::toolchain;
 
 /// Judges, prints, and gives the exit status: 0 OK, 1 another verdict about the program, 2 usage or invalid input, 3 an
 /// internal error, 4 refused.
@@ -105,12 +107,13 @@ fn print(args: &JudgeArgs, judged: &Judged) -> Result<()> {
     Ok(())
 }
 
-/// `--dry-run run …`: the capability report; nothing is run.
+/// `--dry-run run …`: the capability report; nothing is run but the language's probe for its toolchain.
 fn dry_run(args: &JudgeArgs, bundle: &Path) -> Result<()> {
-    let namespaces = match args.subject(bundle)? {
-        Subject::Bundle(bundle) => Some(Namespaces::plan(&bundle.spec).new),
-        _ => None,
+    let (namespaces, toolchain) = match args.subject(bundle)? {
+        Subject::Bundle(bundle) => (Some(Namespaces::plan(&bundle.spec).new), None),
+        Subject::Source { language, .. } => (None, Some(toolchain::probe(&language))),
+        Subject::Program(_) => (None, None),
     };
-    let report = judging::report(namespaces, &Layout::probe()?);
+    let report = Report { toolchain, ..judging::report(namespaces, &Layout::probe()?) };
     if args.json { say_json(&report) } else { say(&report.table()) }
 }

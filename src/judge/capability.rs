@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::toolchain::Toolchain;
 use crate::cgroup::{Controller, Layout, Version};
 use crate::sys::{path, process, seccomp};
 
@@ -43,6 +44,9 @@ pub struct Report {
     pub controls: Vec<Control>,
     /// Names of the controls that are asked for and missing.
     pub missing: Vec<&'static str>,
+    /// What the language needs of the host, where a language is asked for (`--dry-run` only).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub toolchain: Option<Toolchain>,
 }
 
 /// What a run asks for that not every run does.
@@ -137,6 +141,7 @@ pub fn probe(layout: &Layout, wanted: Wanted) -> Report {
         },
         controls,
         missing,
+        toolchain: None,
     }
 }
 
@@ -159,6 +164,9 @@ impl Report {
         }
         if !self.missing.is_empty() {
             text.push_str(&format!("\nmissing: {} (refused, unless --permissive)\n", self.missing.join(", ")));
+        }
+        if let Some(toolchain) = &self.toolchain {
+            text.push_str(&format!("\n{}\n", toolchain.line()));
         }
         text
     }

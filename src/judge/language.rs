@@ -73,6 +73,9 @@ pub struct Toolchain {
     pub paths: Vec<PathBuf>,
     /// A command that succeeds where the toolchain is installed.
     pub probe: Vec<String>,
+    /// What to install where it does not: packages of Debian.
+    #[serde(default)]
+    pub install: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

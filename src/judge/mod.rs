@@ -13,4 +13,5 @@ pub mod replay;
 pub mod run;
 pub mod sandbox;
 pub mod supervisor;
+pub mod toolchain;
 pub mod verdict;

@@ -375,6 +375,51 @@ fn a_dry_run_reports_and_runs_nothing() {
 }
 
 #[test]
+fn a_dry_run_names_the_toolchain_or_what_to_install() {
+    rustbox_only!();
+    let test = Test::new();
+    let dry = |language: &str| test.runtime(&["--dry-run", "run", "--json", "--language", language, "--code", "x"]);
+    for (language, word) in [("c", "gcc"), ("cpp", "g++"), ("python", "Python 3")] {
+        let toolchain = dry(language).ok().json()["toolchain"].take();
+        assert_eq!((&toolchain["language"], &toolchain["found"]), (&language.into(), &true.into()), "{toolchain:#}");
+        assert!(toolchain["version"].as_str().unwrap().starts_with(word), "{toolchain:#}");
+    }
+    let table = test.runtime(&["--dry-run", "run", "--language", "python", "--code", "x"]).ok();
+    assert!(table.stdout.contains("toolchain of python: Python 3"), "{table:#?}");
+    // Only a language has one.
+    assert!(test.runtime(&["--dry-run", "run", "--json", "--", "true"]).ok().json().get("toolchain").is_none());
+
+    // Bundles of another place, whose probes fail in different ways.
+    let bundles = test.path("bundles");
+    std::fs::create_dir(&bundles).unwrap();
+    for file in ["base.json", "base.toml"] {
+        std::fs::copy(format!("{}/bundles/{file}", env!("CARGO_MANIFEST_DIR")), bundles.join(file)).unwrap();
+    }
+    let add = |name: &str, toolchain: &str| {
+        std::fs::create_dir(bundles.join(name)).unwrap();
+        let manifest = format!("name='{name}'\ntitle='T'\nextensions=['{name}']\nsource='x'\n[toolchain]\n{toolchain}");
+        std::fs::write(bundles.join(name).join("language.toml"), manifest).unwrap();
+        std::fs::write(bundles.join(name).join("run.json"), "{}").unwrap();
+    };
+    add("absent", "probe=['no-such-compiler', '-v']\ninstall=['first', 'second']");
+    add("broken", "probe=['sh', '-c', 'echo no licence >&2; exit 3']");
+    add("stderr", "probe=['sh', '-c', 'echo; echo v7 >&2']");
+    add("hungry", "probe=['sh', '-c', 'yes | head -c 3000000; echo $UNSET$RUSTBOX_TEST']");
+    let out = |language: &str| {
+        let set = format!("RUSTBOX_BUNDLES={} exec \"$@\"", bundles.display());
+        test.shell(&set, &["--dry-run", "run", "--language", language, "--code", "x"]).ok().stdout
+    };
+    let last = |language: &str| out(language).trim_end().lines().last().unwrap().to_owned();
+    assert_eq!(
+        last("absent"),
+        "toolchain of absent: MISSING: `no-such-compiler -v`: No such file or directory; install first, second"
+    );
+    assert!(last("broken").ends_with("exit status: 3: no licence"), "{}", last("broken"));
+    assert_eq!(last("stderr"), "toolchain of stderr: v7");
+    assert_eq!(last("hungry"), "toolchain of hungry: y");
+}
+
+#[test]
 fn a_missing_control_refuses_unless_permitted() {
     rustbox_only!();
     let test = Test::new();
