@@ -27,7 +27,7 @@ pub enum Error {
     State {
         /// The container's id.
         id: String,
-        /// For example `does not exist` or `is not running (stopped)`.
+        /// For example `does not exist` or `cannot be started: it is stopped`.
         reason: String,
     },
 

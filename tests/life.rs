@@ -340,7 +340,7 @@ fn kill_of_a_stopped_container_is_an_error() {
     let c = t.bundle(spec());
     c.up();
     c.wait_status("stopped");
-    c.kill("TERM").fails().rustbox_says(&[&c.id, "not running"]);
+    c.kill("TERM").fails().rustbox_says(&[&c.id, "container not running"]);
     c.kill("KILL").fails();
     c.delete().ok();
     t.assert_nothing_left();

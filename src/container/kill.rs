@@ -26,7 +26,8 @@ pub fn kill(root: &Root, id: &str, signal: i32, all: bool) -> Result<()> {
         Some(live) if matches!(now, Status::Created | Status::Running | Status::Paused) => {
             send(&live.pidfd, signal, live.process.pid)
         }
-        _ => Err(Error::state(id, format!("is not running ({now})"))),
+        // containerd knows a container that has ended by these words of runc.
+        _ => Err(Error::state(id, format!("cannot be signalled: container not running (it is {now})"))),
     }
 }
 
