@@ -35,7 +35,7 @@ deps: ## install what a build and a judged run need, if missing
 
 .PHONY: deps-test
 deps-test: deps ## install what the tests need, if missing
-	@integration/ci/need /var/lib/dpkg/info/busybox-static.list:busybox-static crun:crun runc:runc strace:strace \
+	@integration/ci/need /var/lib/dpkg/info/busybox-static.list:busybox-static crun:crun runc:runc strace:strace criu:criu \
 		newuidmap:uidmap ip:iproute2 mkfs.ext4:e2fsprogs jq:jq \
 		$(PYTHON_MODULES)/pytest:python3-pytest $(PYTHON_MODULES)/jsonschema:python3-jsonschema
 
