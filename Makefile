@@ -93,6 +93,10 @@ man: build ## write the man pages to target/man
 	mkdir -p target/man
 	$(BIN) man --dir target/man
 
+.PHONY: cli
+cli: build ## write the reference of the command line, docs/cli.md
+	$(BIN) reference >docs/cli.md
+
 .PHONY: completions
 completions: build ## write the shell completions to target/completions
 	mkdir -p target/completions

@@ -801,6 +801,18 @@ fn help_names_every_command() {
 }
 
 #[test]
+fn the_reference_of_the_command_line_is_the_committed_one() {
+    rustbox_only!();
+    let reference = Test::new().bare(&["reference"]).ok().stdout;
+    let committed = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md")).unwrap();
+    let stale = reference.lines().zip(committed.lines()).find(|(now, then)| now != then);
+    assert!(reference == committed, "docs/cli.md is stale, run `make cli`: {stale:?}");
+    for command in ["create", "run", "exec", "verdict"] {
+        assert!(reference.contains(&format!("\n## `rustbox {command}`\n")), "{command}");
+    }
+}
+
+#[test]
 fn global_options_take_both_spellings() {
     let t = Test::new();
     let root = format!("--root={}", t.root.display());

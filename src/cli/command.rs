@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 
 use super::{
-    checkpoint, create, delete, events, exec, features, kill, list, manual, pause, ps, restore, run, spec, start,
-    state, update, verdict,
+    checkpoint, create, delete, events, exec, features, kill, list, manual, pause, ps, reference, restore, run, spec,
+    start, state, update, verdict,
 };
 
 macro_rules! commands {
@@ -100,6 +100,9 @@ commands! {
     /// Write the manual pages
     #[hide]
     Man("man", manual::ManArgs),
+    /// Print the reference of the command line as Markdown
+    #[hide]
+    Reference("reference", reference::Args),
     /// Print a completion script for a shell
     #[hide]
     Completions("completions", manual::CompletionArgs),

@@ -16,6 +16,7 @@ pub mod log;
 pub mod manual;
 pub mod pause;
 pub mod ps;
+pub mod reference;
 pub mod restore;
 pub mod run;
 pub mod run_judge;
@@ -98,6 +99,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Spec(args) => spec::main(&global, &args),
         Command::Features(_) => features::main(),
         Command::Man(args) => manual::man(&args),
+        Command::Reference(_) => reference::main(),
         Command::Completions(args) => manual::completions(&args),
     };
     match done {
