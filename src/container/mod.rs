@@ -14,6 +14,7 @@ pub mod list;
 pub mod namespaces;
 mod net_devices;
 mod pid_file;
+pub mod record;
 pub mod report;
 pub mod run;
 pub mod running_hook;

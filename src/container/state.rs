@@ -11,72 +11,24 @@
 //! The directory is built under a temporary name and published by `renameat2(RENAME_NOREPLACE)`, so
 //! an id is claimed and recorded in one step. Its lock is `flock` on the directory itself.
 
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
-use oci_spec::runtime::{Hooks, Spec};
+use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup;
 use crate::container::identity::{self, ProcessId};
-use crate::error::{At, Context, Error, Result};
+pub use crate::container::record::{Record, new_record, read_init, read_record, read_spec};
+use crate::error::{At, Error, Result};
 use crate::sys::{self, Errno, path};
-
-/// The layout that this program writes; another one is refused.
-const LAYOUT: u32 = 1;
-/// More than any `state.json` or `config.json` that this program writes.
-const LIMIT: usize = 64 << 20;
 
 /// The directory that holds one directory per container.
 #[derive(Debug)]
 pub struct Root {
     path: PathBuf,
     fd: OwnedFd,
-}
-
-/// What is recorded of a container before anything of it is made.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Record {
-    /// Version of this layout.
-    pub layout: u32,
-    /// The container's id.
-    pub id: String,
-    /// Version of the runtime specification that its configuration follows.
-    pub oci_version: String,
-    /// Absolute path of its bundle.
-    pub bundle: PathBuf,
-    /// Absolute path of its root filesystem.
-    pub rootfs: PathBuf,
-    /// When it was created, RFC 3339.
-    pub created: String,
-    /// User id of its creator.
-    pub owner: u32,
-    /// Boot during which it was created (`/proc/sys/kernel/random/boot_id`).
-    pub boot_id: String,
-    /// The process that creates it.
-    pub creator: ProcessId,
-    /// Its cgroups.
-    pub cgroup: cgroup::Plan,
-    /// Its first process is PID 1 of a pid namespace of its own.
-    pub own_pid_namespace: bool,
-    /// Hooks still to be run: startContainer, poststart, poststop.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hooks: Option<Hooks>,
-    /// Annotations of its configuration.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
-    /// It was created by `run`, which starts it without a gate.
-    #[serde(default)]
-    pub ungated: bool,
-    /// Its configuration has no `process`, so `start` has nothing to run.
-    #[serde(default)]
-    pub no_process: bool,
-    /// The directories of resctrl that `delete` releases (`linux.intelRdt`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resctrl: Option<crate::init::intel_rdt::Directories>,
 }
 
 /// The states of the runtime specification, and runc's `paused`.
@@ -345,45 +297,6 @@ impl Directory {
     }
 }
 
-/// Reads the record in a container's directory.
-///
-/// # Errors
-/// [`Error::State`] for a record that cannot be read or is of another layout.
-pub fn read_record(dir: BorrowedFd<'_>, id: &str) -> Result<Record> {
-    let bytes = path::read_at(dir, c"state.json", LIMIT).map_err(|errno| match errno {
-        Errno::ENOENT => Error::state(id, "does not exist"),
-        errno => Error::sys("read the state of", id, errno),
-    })?;
-    let record: Record = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::state(id, format!("has a state.json that cannot be read: {error}")))?;
-    if record.layout != LAYOUT {
-        return Err(Error::state(id, format!("has a state of layout {}, this is {LAYOUT}", record.layout)));
-    }
-    Ok(record)
-}
-
-/// Reads the configuration in a container's directory.
-///
-/// # Errors
-/// [`Error::State`] for a configuration that cannot be read.
-pub fn read_spec(dir: BorrowedFd<'_>, id: &str) -> Result<Spec> {
-    let bytes = path::read_at(dir, c"config.json", LIMIT).at("read the configuration of", id)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Error::state(id, format!("has a config.json that cannot be read: {error}")))
-}
-
-/// The recorded first process, or `None` while the container is being created.
-///
-/// # Errors
-/// As `read(2)`.
-pub fn read_init(dir: BorrowedFd<'_>, id: &str) -> Result<Option<ProcessId>> {
-    match path::read_at(dir, c"init", 128) {
-        Ok(bytes) => Ok(std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok())),
-        Err(Errno::ENOENT) => Ok(None),
-        Err(errno) => Err(Error::sys("read the init record of", id, errno)),
-    }
-}
-
 /// A container's status now, and a handle of its first process where that lives.
 ///
 /// Nothing is remembered that the kernel can be asked: a dead init is `stopped`; an open reader of
@@ -420,42 +333,6 @@ pub struct Live {
     pub process: ProcessId,
     /// Names this very process, whatever becomes of its pid.
     pub pidfd: OwnedFd,
-}
-
-/// The record of a container about to be made now by this process.
-///
-/// # Errors
-/// Where `/proc` cannot be read.
-pub fn new_record(
-    id: &str,
-    bundle: &Path,
-    rootfs: PathBuf,
-    spec: &Spec,
-    cgroup: cgroup::Plan,
-    own_pid_namespace: bool,
-) -> Result<Record> {
-    use time::format_description::well_known::Rfc3339;
-    let created = time::OffsetDateTime::now_utc()
-        .format(&Rfc3339)
-        .map_err(|error| Error::Other(format!("format the time: {error}")))?;
-    Ok(Record {
-        layout: LAYOUT,
-        id: id.to_owned(),
-        oci_version: spec.version().clone(),
-        bundle: bundle.to_owned(),
-        rootfs,
-        created,
-        owner: nix::unistd::geteuid().as_raw(),
-        boot_id: identity::boot_id()?,
-        creator: identity::this_process().context(|| "identify this process".to_owned())?,
-        cgroup,
-        own_pid_namespace,
-        hooks: spec.hooks().clone(),
-        annotations: spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
-        ungated: false,
-        no_process: spec.process().is_none(),
-        resctrl: None,
-    })
 }
 
 fn write_new(dir: BorrowedFd<'_>, name: &std::ffi::CStr, content: &[u8]) -> sys::Result<()> {

@@ -12,6 +12,7 @@ pub mod output;
 pub mod replay;
 pub mod run;
 pub mod sandbox;
+pub mod stage;
 pub mod supervisor;
 pub mod toolchain;
 pub mod verdict;

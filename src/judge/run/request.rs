@@ -1,0 +1,98 @@
+//! What a judged run is asked for, and what comes of it.
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::sys::signalfd::SignalFd;
+
+use crate::container::state::Root;
+use crate::error::{At, Error, Result};
+use crate::judge::language::Language;
+use crate::judge::limits::LimitSource;
+use crate::judge::output::Judgement;
+use crate::judge::sandbox::Share;
+use crate::spec::Bundle;
+
+/// The largest source file.
+const MAX_SOURCE: u64 = 64 << 20;
+
+/// What is judged.
+#[derive(Debug)]
+pub enum Subject {
+    /// Source text in a language.
+    Source {
+        /// Name or alias of the language.
+        language: Box<Language>,
+        /// The text.
+        text: Vec<u8>,
+    },
+    /// A program of the host's toolchain directories.
+    Program(Vec<String>),
+    /// A bundle of the caller's.
+    Bundle(Box<Bundle>),
+}
+
+/// A run to be judged.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Where containers' states are.
+    pub root: &'a Root,
+    /// The sandbox's id.
+    pub id: String,
+    /// What is judged.
+    pub subject: Subject,
+    /// Limits that the caller named.
+    pub limits: LimitSource,
+    /// `K=V`.
+    pub env: Vec<String>,
+    /// Host directories given to the sandbox.
+    pub shares: Vec<Share>,
+    /// Standard input.
+    pub stdin: Input,
+    /// Run without controls that the host cannot give.
+    pub permissive: bool,
+    /// Cgroups through systemd.
+    pub systemd_cgroup: bool,
+    /// Readable when the run is to be cancelled.
+    pub cancel: Option<&'a SignalFd>,
+}
+
+/// Where standard input comes from.
+#[derive(Debug)]
+pub enum Input {
+    /// Nothing.
+    Empty,
+    /// Bytes that are all there, copied into a sealed memfd.
+    File(std::fs::File),
+    /// A pipe, socket or terminal, passed on.
+    Stream(OwnedFd),
+}
+
+/// A judged run: what is printed, and the program's own output.
+#[derive(Debug)]
+pub struct Judged {
+    /// What is printed.
+    pub judgement: Judgement,
+    /// The first bytes of the program's stdout.
+    pub stdout: Vec<u8>,
+    /// The first bytes of the program's stderr.
+    pub stderr: Vec<u8>,
+}
+
+/// Reads a source file.
+///
+/// # Errors
+/// Where it cannot be read, is no regular file, or is too long.
+pub fn read_source(path: &Path) -> Result<Vec<u8>> {
+    let file = std::fs::File::open(path).at("open", path.display())?;
+    if !file.metadata().at("stat", path.display())?.is_file() {
+        return Err(Error::Usage(format!("`{}` is not a regular file", path.display())));
+    }
+    let mut text = Vec::new();
+    file.take(MAX_SOURCE + 1).read_to_end(&mut text).at("read", path.display())?;
+    if text.len() as u64 > MAX_SOURCE {
+        return Err(Error::Usage(format!("`{}` is longer than 64 MiB", path.display())));
+    }
+    Ok(text)
+}

@@ -1,0 +1,221 @@
+//! What each event does to a supervised sandbox.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::PollFlags;
+
+use super::super::capture::Stdin;
+use super::super::evidence::{Fault, FaultKind, ForbiddenCall, Kill, KillCause};
+use super::{DRAINING, DYING, PIDS_CHECK, PIDS_HITS, PIDS_WINDOW, Phase, Source, Watch, pressure};
+use crate::error::Result;
+use crate::init::report::{Exec, Received, Report};
+use crate::seccomp::judge as seccomp;
+use crate::sys::{process, wait};
+
+impl Watch<'_> {
+    pub(super) fn on(&mut self, source: Source, events: PollFlags) -> Result<()> {
+        match source {
+            Source::Line => self.on_line()?,
+            Source::Init => self.init_alive = false,
+            Source::Stdout => {
+                self.job.stdout.drain()?;
+                if self.job.stdout.over() {
+                    self.kill(KillCause::Stdout);
+                }
+            }
+            Source::Stderr => {
+                self.job.stderr.drain()?;
+                if self.job.stderr.over() {
+                    self.kill(KillCause::Stderr);
+                }
+            }
+            Source::Stdin => {
+                if let Stdin::Passed(passed) = &mut self.job.stdin {
+                    passed.advance();
+                }
+            }
+            Source::Listener if events.contains(PollFlags::POLLIN) => self.on_forbidden_call(),
+            // Nobody uses the filter any more.
+            Source::Listener => self.listener = None,
+            Source::Pids => self.on_pids(),
+            Source::Cancel => self.kill(KillCause::Cancelled),
+        }
+        Ok(())
+    }
+
+    fn on_line(&mut self) -> Result<()> {
+        loop {
+            match self.job.line.receive()? {
+                Received::Nothing => return Ok(()),
+                Received::Closed => {
+                    self.line_open = false;
+                    if self.phase != Phase::Over {
+                        self.fault(FaultKind::SupervisorLost, "the sandbox's init has ended unexpectedly".to_owned());
+                        self.over();
+                    }
+                    return Ok(());
+                }
+                Received::Report(report, fd) => self.on_report(report, fd),
+            }
+        }
+    }
+
+    fn on_report(&mut self, report: Report, fd: Option<OwnedFd>) {
+        match report {
+            Report::Listener => self.listener = fd,
+            Report::Exec(exec) => {
+                // A time namespace of the sandbox's own shows another clock: then the arrival counts.
+                let now = wait::monotonic_ns();
+                let at_ns = if exec.at_ns <= now && now - exec.at_ns < 5_000_000_000 { exec.at_ns } else { now };
+                let exec = Exec { at_ns, ..exec };
+                let wall = Duration::from_millis(self.job.limits.wall_time_ms + self.job.limits.extra_time_ms);
+                let since = Duration::from_nanos(now - at_ns);
+                self.job.meter.reset_peak();
+                self.exec = Some(exec);
+                self.phase = Phase::Running;
+                self.wall_bound = Some(Instant::now() + wall.saturating_sub(since));
+                self.bound = Instant::now() + wall + DYING;
+                self.pressure = Some(pressure());
+                self.cpu_check = self.job.meter.cpu_us().map(|_| Instant::now() + self.earliest(0));
+                self.pids_check = self.job.meter.pids_events().map(|_| Instant::now() + PIDS_CHECK);
+            }
+            Report::ExecFailed(errno, words) => {
+                self.fault(FaultKind::Exec, words.clone());
+                self.exec_failed = Some((errno, words));
+            }
+            Report::Ended(ended) => {
+                self.ended = Some(ended);
+                self.over();
+            }
+            Report::Artefact(missing) => match fd {
+                Some(fd) => self.artefact = Some(fd),
+                None => self.artefact_missing = Some(missing),
+            },
+            // Only ever sent the other way.
+            Report::Kill => {}
+        }
+    }
+
+    /// Records the call and kills. The caller stays blocked in it until then.
+    fn on_forbidden_call(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        match seccomp::supervise(listener.as_fd()) {
+            Ok(Some(record)) => {
+                self.evidence.seccomp.get_or_insert(ForbiddenCall {
+                    number: record.nr,
+                    name: Some(record.name),
+                    arch: record.arch,
+                    args: record.args,
+                    pid: record.pid,
+                });
+                self.kill(KillCause::Seccomp);
+            }
+            // The caller died before it could be read.
+            Ok(None) => {}
+            Err(_) => self.listener = None,
+        }
+    }
+
+    fn on_pids(&mut self) {
+        let hits = self.job.meter.pids_limit_hits().unwrap_or(0);
+        let (since, before) = self.pids_window;
+        if hits.saturating_sub(before) >= PIDS_HITS {
+            self.kill(KillCause::PidsRate);
+        } else if since.elapsed() > PIDS_WINDOW {
+            self.pids_window = (Instant::now(), hits);
+        }
+    }
+
+    pub(super) fn on_time(&mut self) {
+        let now = Instant::now();
+        if self.wall_bound.is_some_and(|bound| bound <= now) {
+            self.wall_bound = None;
+            self.kill(KillCause::WallTime);
+        }
+        if self.cpu_check.is_some_and(|check| check <= now) {
+            self.check_cpu();
+        }
+        if self.pids_check.is_some_and(|check| check <= now) {
+            self.pids_check = Some(now + PIDS_CHECK);
+            self.on_pids();
+        }
+        if self.bound > now {
+            return;
+        }
+        match self.phase {
+            Phase::Starting | Phase::Running => {
+                // Init does not answer, or the payload cannot be killed through it: end init, and all with it.
+                let _ = process::pidfd_send_signal(self.job.init, libc::SIGKILL);
+                self.fault(FaultKind::SupervisorLost, "the sandbox's init does not answer".to_owned());
+                self.over();
+            }
+            Phase::Over => {
+                // What is still there now is found by the proof.
+                let _ = process::pidfd_send_signal(self.job.init, libc::SIGKILL);
+                self.init_alive = false;
+                self.job.stdout.close();
+                self.job.stderr.close();
+            }
+        }
+    }
+
+    /// Looks at the CPU time, and decides when to look again: not before the rest can be used up.
+    fn check_cpu(&mut self) {
+        self.cpu_check = None;
+        if self.phase != Phase::Running || self.evidence.kill.is_some() {
+            return;
+        }
+        let Some(used) = self.job.meter.cpu_us() else { return };
+        let used = used.saturating_sub(self.setup_cpu_us());
+        let limit = (self.job.limits.cpu_time_ms + self.job.limits.extra_time_ms) * 1000;
+        if used > 0 {
+            self.memory_split =
+                self.job.meter.memory_split(self.since_exec_us().unwrap_or(0)).or(self.memory_split.take());
+        }
+        if used >= limit {
+            return self.kill(KillCause::CpuTime);
+        }
+        self.cpu_check = Some(Instant::now() + self.earliest(used));
+    }
+
+    /// How long what is left of the CPU time lasts at least.
+    fn earliest(&self, used_us: u64) -> Duration {
+        let limit = (self.job.limits.cpu_time_ms + self.job.limits.extra_time_ms) * 1000;
+        let earliest = Duration::from_micros(limit.saturating_sub(used_us) / self.processors);
+        earliest.clamp(Duration::from_millis(2), Duration::from_secs(2))
+    }
+
+    /// Kills the payload and all it has started. The first cause stays.
+    fn kill(&mut self, cause: KillCause) {
+        // What was written in the last moment is read after the end, and counts all the same.
+        let output = matches!(cause, KillCause::Stdout | KillCause::Stderr);
+        if self.evidence.kill.is_some() || (self.phase == Phase::Over && !output) {
+            return;
+        }
+        self.evidence.kill =
+            Some(Kill { cause, at_us: self.since_exec_us(), pids_limit_hits: self.job.meter.pids_limit_hits() });
+        if self.phase == Phase::Over {
+            return;
+        }
+        self.bound = Instant::now() + DYING;
+        self.wall_bound = None;
+        self.cpu_check = None;
+        self.pids_check = None;
+        if self.job.line.send(&Report::Kill, None).is_err() {
+            let _ = process::pidfd_send_signal(self.job.init, libc::SIGKILL);
+        }
+    }
+
+    fn over(&mut self) {
+        self.phase = Phase::Over;
+        self.bound = Instant::now() + DRAINING;
+        self.wall_bound = None;
+        self.cpu_check = None;
+        self.pids_check = None;
+    }
+
+    fn fault(&mut self, kind: FaultKind, message: String) {
+        self.evidence.fault.get_or_insert(Fault { kind, message });
+    }
+}
