@@ -12,6 +12,8 @@ use crate::error::{At, Result};
 use crate::sys::Errno;
 
 const CHUNK: usize = 64 << 10;
+/// Most programs write less than this; a larger buffer would cost a page fault for each of its pages.
+const FIRST_CHUNK: usize = 4 << 10;
 
 /// One output stream.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub struct Capture {
     limit: u64,
     total: u64,
     open: bool,
+    chunk: usize,
 }
 
 impl Capture {
@@ -31,7 +34,7 @@ impl Capture {
     pub fn pipe(limit: u64) -> Result<(Capture, OwnedFd)> {
         let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC).at("make", "a pipe")?;
         nonblocking(&ours)?;
-        Ok((Capture { pipe: ours, kept: Vec::new(), limit, total: 0, open: true }, theirs))
+        Ok((Capture { pipe: ours, kept: Vec::new(), limit, total: 0, open: true, chunk: FIRST_CHUNK }, theirs))
     }
 
     /// Takes what is there. False once the stream has ended. A stream that fills faster than it is emptied is left
@@ -40,8 +43,9 @@ impl Capture {
     /// # Errors
     /// As `read(2)`.
     pub fn drain(&mut self) -> Result<bool> {
-        let mut buffer = [0u8; CHUNK];
+        let mut buffer = Vec::new();
         for _ in 0..16 {
+            buffer.resize(self.chunk, 0);
             match nix::unistd::read(self.pipe.as_raw_fd(), &mut buffer) {
                 Ok(0) => {
                     self.open = false;
@@ -51,6 +55,9 @@ impl Capture {
                     let room = self.limit.saturating_sub(self.total).min(length as u64) as usize;
                     self.kept.extend_from_slice(&buffer[..room]);
                     self.total += length as u64;
+                    if length == buffer.len() {
+                        self.chunk = CHUNK;
+                    }
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Ok(true),

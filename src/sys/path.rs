@@ -150,6 +150,18 @@ pub fn fstat(fd: BorrowedFd<'_>) -> Result<libc::stat> {
     Ok(unsafe { stat.assume_init() })
 }
 
+/// `fstatat(2)`; `flags` are `AT_*`.
+///
+/// # Errors
+/// As `fstatat(2)`.
+pub fn fstatat(dir: BorrowedFd<'_>, name: &CStr, flags: i32) -> Result<libc::stat> {
+    let mut stat = std::mem::MaybeUninit::uninit();
+    // SAFETY: a valid descriptor, a C string, and room for one `stat`.
+    check(unsafe { libc::fstatat(dir.as_raw_fd(), name.as_ptr(), stat.as_mut_ptr(), flags) }.into())?;
+    // SAFETY: the call succeeded, so the kernel has filled it in.
+    Ok(unsafe { stat.assume_init() })
+}
+
 /// `fstatfs(2)`.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use crate::sys::mount::{
     OPEN_TREE_CLONE, mount_setattr, move_mount, open_tree,
 };
 use crate::sys::mount_at::move_mount_at;
-use crate::sys::path::{CWD, fstat, fstatfs};
+use crate::sys::path::{CWD, fstat, fstatat, fstatfs};
 use crate::sys::{self, Errno};
 
 const PROC_SUPER_MAGIC: libc::c_long = 0x9fa0;
@@ -21,31 +21,23 @@ const PROC_SUPER_MAGIC: libc::c_long = 0x9fa0;
 #[derive(Debug)]
 struct Cover {
     mount: OwnedFd,
-    spare: Option<OwnedFd>,
     attached: bool,
 }
 
 impl Cover {
     fn new(mount: OwnedFd) -> Self {
-        Cover { mount, spare: None, attached: false }
+        Cover { mount, attached: false }
     }
 
-    /// Attaches a copy by `attach`. A copy that could not be attached is kept for the next.
+    /// Attaches it, or a copy of it, by `attach`.
     fn put(&mut self, attach: impl FnOnce(BorrowedFd<'_>) -> sys::Result<()>) -> sys::Result<()> {
         if !self.attached {
             attach(self.mount.as_fd())?;
             self.attached = true;
             return Ok(());
         }
-        let copy = match self.spare.take() {
-            Some(copy) => copy,
-            None => open_tree(self.mount.as_fd(), c"", OPEN_TREE_CLONE)?,
-        };
-        let done = attach(copy.as_fd());
-        if done.is_err() {
-            self.spare = Some(copy);
-        }
-        done
+        let copy = open_tree(self.mount.as_fd(), c"", OPEN_TREE_CLONE)?;
+        attach(copy.as_fd())
     }
 }
 
@@ -105,6 +97,15 @@ impl Spot {
         }
     }
 
+    /// The file type bits of its mode.
+    fn kind(&self) -> sys::Result<libc::mode_t> {
+        let stat = match self {
+            Spot::Proc(dir, name) => fstatat(dir.as_fd(), name, libc::AT_SYMLINK_NOFOLLOW)?,
+            Spot::Elsewhere(handle) => fstat(handle.as_fd())?,
+        };
+        Ok(stat.st_mode & libc::S_IFMT)
+    }
+
     fn clone_tree(&self) -> sys::Result<OwnedFd> {
         let flags = OPEN_TREE_CLONE | AT_RECURSIVE;
         match self {
@@ -127,20 +128,18 @@ impl Masks {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
             spot => spot.at("open masked path", object())?,
         };
-        match self.null.put(|mount| spot.attach(mount)) {
-            Err(Errno::ENOENT) => Ok(()),
-            // The kernel's word for: one of the two is a directory.
-            Err(Errno::EINVAL | Errno::ENOTDIR) => {
-                if self.empty.is_none() {
-                    self.empty = Some(Cover::new(empty_tmpfs().at("mount tmpfs for masked path", object())?));
-                }
-                match &mut self.empty {
-                    Some(empty) => empty.put(|mount| spot.attach(mount)).at("mask", object()),
-                    None => Ok(()),
-                }
-            }
-            done => done.at("mask", object()),
-        }
+        // Asked first: a cover that could not be attached is a mount of its own, and its end waits for an RCU grace period.
+        let cover = match spot.kind() {
+            Err(Errno::ENOENT) => return Ok(()),
+            kind => match kind.at("stat masked path", object())? {
+                libc::S_IFDIR => match &mut self.empty {
+                    Some(empty) => empty,
+                    none => none.insert(Cover::new(empty_tmpfs().at("mount tmpfs for masked path", object())?)),
+                },
+                _ => &mut self.null,
+            },
+        };
+        cover.put(|mount| spot.attach(mount)).at("mask", object())
     }
 }
 
