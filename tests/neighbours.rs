@@ -178,6 +178,7 @@ fn the_terminal_is_the_containers_and_only_the_slave_changes_hands() {
         sh("mount --make-rprivate /; mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts /dev/pts");
         process::setsid().unwrap();
         let slave = console::attach(&plan, far.as_fd()).unwrap();
+        console::control().unwrap();
         let stat = nix::sys::stat::fstat(slave.as_raw_fd()).unwrap();
         assert_eq!((stat.st_uid, stat.st_gid), (1000, 5));
         // The shell reads its terminal's name, size and controlling terminal, then a line from it.
