@@ -4,7 +4,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crate::cli::Global;
-use crate::container::create::{self, Options};
+use crate::container::create;
+use crate::container::options::Options;
 use crate::container::run::wants_terminal;
 use crate::error::{At, Error, Result};
 use crate::spec;

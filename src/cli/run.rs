@@ -7,7 +7,7 @@ use crate::cli::create::BundleArgs;
 use crate::cli::judge_args::JudgeArgs;
 use crate::cli::{Global, report, run_judge};
 use crate::container::console;
-use crate::container::create::Options;
+use crate::container::options::Options;
 use crate::container::run::{foreground, launch, wants_terminal};
 use crate::error::{Error, Result};
 use crate::spec;

@@ -4,18 +4,20 @@
 //! before the record that names it is on disk, and whatever fails afterwards is released and proved gone.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use oci_spec::runtime::{Hooks, LinuxNetDevice, Spec};
+use oci_spec::runtime::{Hooks, Spec};
 
 use crate::cgroup;
 use crate::cleanup;
+use crate::container::delete::poststop;
 use crate::container::hooks::Kind;
 use crate::container::identity::{self, ProcessId};
 use crate::container::namespaces::Namespaces;
+use crate::container::net_devices;
+use crate::container::options::Options;
 use crate::container::pid_file;
 use crate::container::report::Report;
 use crate::container::running_hook;
@@ -26,50 +28,11 @@ use crate::init::channel::{Channel, Message};
 use crate::init::process::{ProcessPlan, Setting};
 use crate::init::procfs::Procfs;
 use crate::init::rootfs::{CgroupView, Rootfs, RootfsContext};
-use crate::init::{Gate, Init, Loader, Reaper};
+use crate::init::{Gate, Init, Loader};
 use crate::seccomp;
 use crate::seccomp::notify::{Handover, container_process_state};
 use crate::spec::{self, Bundle};
 use crate::sys::clone::Child;
-
-/// What `create` and `run` are asked for, beyond the bundle.
-#[derive(Default)]
-#[expect(missing_debug_implementations, reason = "holds functions")]
-pub struct Options<'a> {
-    /// File that gets the pid of the container's first process.
-    pub pid_file: Option<PathBuf>,
-    /// Socket that gets the master of the container's terminal.
-    pub console_socket: Option<OwnedFd>,
-    /// Number of descriptors from 3 on that the program inherits.
-    pub preserve_fds: u32,
-    /// Move the mount and `chroot` instead of `pivot_root`.
-    pub no_pivot: bool,
-    /// Stay in the creator's session keyring.
-    pub no_new_keyring: bool,
-    /// `cgroupsPath` is `slice:prefix:name` for systemd.
-    pub systemd_cgroup: bool,
-    /// Without privilege on the host.
-    pub rootless: bool,
-    /// Nobody else will start the container: no gate is made.
-    pub ungated: bool,
-    /// For the judge.
-    pub judge: Option<JudgeOptions<'a>>,
-    /// Takes what was skipped and is worth a line in the log.
-    pub warn: Option<&'a mut dyn FnMut(String)>,
-}
-
-/// What the judge adds to a container.
-#[expect(missing_debug_implementations, reason = "holds functions")]
-pub struct JudgeOptions<'a> {
-    /// Standard input, output and error of the program.
-    pub stdio: [BorrowedFd<'a>; 3],
-    /// The process 1 under which the program runs.
-    pub reaper: &'a dyn Reaper,
-    /// Loads the judge's filters.
-    pub seccomp: &'a Loader<'a>,
-    /// Which cgroups the sandbox gets.
-    pub cgroup: cgroup::Plan,
-}
 
 /// A created container: init stands at the gate and is on record.
 #[derive(Debug)]
@@ -183,7 +146,7 @@ impl<'a> Plan<'a> {
             Err(_) if !options.ungated => Cow::Owned(spec::no_process()),
             given => Cow::Borrowed(given?),
         };
-        let listen_fds = listen_fds();
+        let listen_fds = super::options::listen_fds();
         let setting = Setting {
             user_namespace,
             have: if user_namespace { None } else { Some(crate::init::process::capabilities::permitted()?) },
@@ -238,8 +201,9 @@ impl<'a> Plan<'a> {
         let hooks = spec.hooks().as_ref();
         // Init also waits at this point where interfaces have to arrive before its own hooks run, and where it is not yet
         // the process that will be limited.
-        let creator_hooks =
-            hooks.is_some_and(has_creator_hooks) || net_devices(spec).is_some() || self.namespaces.late_pid().is_some();
+        let creator_hooks = hooks.is_some_and(has_creator_hooks)
+            || net_devices::wanted(spec).is_some()
+            || self.namespaces.late_pid().is_some();
         let creators = [channel.as_fd(), directory.fd(), init_file.as_fd()];
         let mut child = self
             .clone_init(spec, begun.birthplace(), gate, (&channel, &creators), line, creator_hooks)
@@ -387,8 +351,8 @@ impl<'a> Plan<'a> {
         }
         if creator_hooks {
             conversation.expect(&Message::Mounted)?;
-            if let Some(devices) = net_devices(spec) {
-                super::net_devices::attach(devices, &self.procfs, pid)?;
+            if let Some(devices) = net_devices::wanted(spec) {
+                net_devices::attach(devices, &self.procfs, pid)?;
             }
             *hooks_ran = true;
             let hooks = spec.hooks().as_ref();
@@ -420,11 +384,6 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// The interfaces that the container gets, where it gets any.
-fn net_devices(spec: &Spec) -> Option<&HashMap<String, LinuxNetDevice>> {
-    spec.linux().as_ref()?.net_devices().as_ref().filter(|devices| !devices.is_empty())
-}
-
 impl Created {
     /// Starts a container that has no gate, and waits for the exec.
     ///
@@ -438,25 +397,6 @@ impl Created {
             Some(other) => Err(Error::Other(format!("init said {other:?} instead of executing the program"))),
         }
     }
-}
-
-/// How many sockets the caller passes by the protocol of sd_listen_fds(3).
-fn listen_fds() -> u32 {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-    match (number("LISTEN_FDS"), number("LISTEN_PID")) {
-        (Some(count), Some(pid)) if pid == std::process::id() => count,
-        _ => 0,
-    }
-}
-
-/// Runs the poststop hooks of a container.
-///
-/// # Errors
-/// None; what failed is returned, and all of them have run ("poststop", runtime specification).
-pub fn poststop(directory: &Directory, record: &Record) -> Result<Vec<Error>> {
-    let hooks = record.hooks.as_ref().and_then(|hooks| hooks.poststop().as_deref()).unwrap_or_default();
-    let state = Report::for_hooks(record, Status::Stopped, 0);
-    running_hook::run(directory.fd(), Kind::Poststop, hooks, &state)
 }
 
 fn has_creator_hooks(hooks: &Hooks) -> bool {

@@ -3,7 +3,9 @@
 use std::os::fd::AsFd;
 
 use crate::cleanup::{self, Proof};
-use crate::container::create::poststop;
+use crate::container::hooks::Kind;
+use crate::container::report::Report;
+use crate::container::running_hook;
 use crate::container::state::{Directory, Record, Root, Status, read_init, status};
 use crate::error::{Error, Result};
 
@@ -61,4 +63,14 @@ pub fn release(root: &Root, directory: Directory, record: &Record, init: Option<
         warnings.extend(poststop(directory, record).unwrap_or_else(|error| vec![error]))
     });
     Deleted { proof, warnings }
+}
+
+/// Runs the poststop hooks of a container.
+///
+/// # Errors
+/// None; what failed is returned, and all of them have run ("poststop", runtime specification).
+pub fn poststop(directory: &Directory, record: &Record) -> Result<Vec<Error>> {
+    let hooks = record.hooks.as_ref().and_then(|hooks| hooks.poststop().as_deref()).unwrap_or_default();
+    let state = Report::for_hooks(record, Status::Stopped, 0);
+    running_hook::run(directory.fd(), Kind::Poststop, hooks, &state)
 }

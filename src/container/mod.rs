@@ -13,6 +13,7 @@ pub mod kill;
 pub mod list;
 pub mod namespaces;
 mod net_devices;
+pub mod options;
 mod pid_file;
 pub mod record;
 pub mod report;

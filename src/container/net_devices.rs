@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 
-use oci_spec::runtime::LinuxNetDevice;
+use oci_spec::runtime::{LinuxNetDevice, Spec};
 
 use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message, failure};
@@ -11,6 +11,11 @@ use crate::init::net_devices::{configure, move_all};
 use crate::init::procfs::Procfs;
 use crate::sys::clone::{CloneArgs, clone3};
 use crate::sys::process;
+
+/// The interfaces that the container gets, where it gets any.
+pub fn wanted(spec: &Spec) -> Option<&HashMap<String, LinuxNetDevice>> {
+    spec.linux().as_ref()?.net_devices().as_ref().filter(|devices| !devices.is_empty())
+}
 
 /// Moves the interfaces into the network namespace of `init` and configures them there.
 ///

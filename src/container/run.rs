@@ -4,9 +4,10 @@ use std::os::fd::AsFd;
 
 use crate::cleanup::Proof;
 use crate::container::console;
-use crate::container::create::{Created, Options, create};
+use crate::container::create::{Created, create};
 use crate::container::delete::release;
 use crate::container::foreground::{Signals, wait};
+use crate::container::options::Options;
 use crate::container::start::poststart;
 use crate::container::state::Root;
 use crate::error::{Error, Result};

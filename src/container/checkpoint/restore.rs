@@ -8,7 +8,7 @@ use super::external::Description;
 use super::wire::Message;
 use super::{EXTERNAL_NAMESPACES, Images, Opened, require_root};
 use crate::cgroup;
-use crate::container::create::poststop;
+use crate::container::delete::poststop;
 use crate::container::hooks::Kind;
 use crate::container::identity;
 use crate::container::namespaces::Namespaces;

@@ -9,9 +9,10 @@ use oci_spec::runtime::Spec;
 
 use super::{Input, Run};
 use crate::cgroup::{self, Controller};
-use crate::container::create::{Created, JudgeOptions, Options, create};
+use crate::container::create::{Created, create};
 use crate::container::delete::release;
 use crate::container::namespaces::Namespaces;
+use crate::container::options::{JudgeOptions, Options};
 use crate::error::{Error, Result};
 use crate::init::channel::Channel;
 use crate::init::reaper::{self, Reaper};
