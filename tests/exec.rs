@@ -203,6 +203,34 @@ fn a_process_document_sets_everything_it_says() {
 }
 
 #[test]
+fn an_invalid_process_document_is_refused_with_the_path_of_its_fault() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    for (member, value, path) in [
+        ("args", json!([]), "$.args: "),
+        ("cwd", json!("tmp"), "$.cwd: "),
+        ("env", json!(["A=1", "B"]), "$.env[1]: "),
+        ("user", json!({"uid": u32::MAX, "gid": 0}), "$.user.uid: "),
+        ("user", json!({"uid": 0, "gid": 0, "umask": 0o1777}), "$.user.umask: "),
+        ("capabilities", json!({"effective": ["CAP_KILL"]}), "$.capabilities.effective: "),
+        ("rlimits", json!([{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]), "$.rlimits[0].soft: "),
+        ("oomScoreAdj", json!(1001), "$.oomScoreAdj: "),
+        ("ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 8}), "$.ioPriority.priority: "),
+        ("scheduler", json!({"policy": "SCHED_FIFO"}), "$.scheduler.priority: "),
+        ("execCPUAffinity", json!({"initial": "3-1"}), "$.execCPUAffinity.initial: "),
+    ] {
+        let mut document = process(&["true"]);
+        document[member] = value;
+        c.exec_process(&document, &[]).code(255).says(&[path]);
+    }
+    c.exec_process(&process(&["true"]), &[]).ok();
+    c.kill_and_delete();
+    t.assert_nothing_left();
+}
+
+#[test]
 fn a_process_document_sets_capabilities_and_no_new_privileges() {
     let t = Test::new();
     let c = t.bundle(idle());

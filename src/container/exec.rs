@@ -17,6 +17,7 @@ use crate::init::process::{ProcessPlan, Setting};
 use crate::init::procfs::Procfs;
 use crate::seccomp::notify::{Handover, container_process_state};
 use crate::seccomp::{self, Filter};
+use crate::spec::{Host, validate_process};
 use crate::sys::clone::{Child, CloneArgs, clone3};
 use crate::sys::{process, wait};
 
@@ -70,6 +71,7 @@ pub fn exec(root: &Root, target: &Target, document: &Process, options: &Options)
     if now == Status::Paused && !options.ignore_paused {
         return Err(Error::state(id, "cannot execute a process: it is paused; resume it first"));
     }
+    validate_process(document, "$", &Host::probe())?;
     let linux = spec.linux().as_ref();
     let namespaces = Namespaces::plan(spec);
     let setting = Setting {

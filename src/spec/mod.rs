@@ -5,6 +5,7 @@ pub mod features;
 mod load;
 pub mod mount_options;
 mod normalise;
+pub(crate) mod number_list;
 mod shape;
 mod validate;
 
@@ -15,7 +16,7 @@ pub use load::{
     parse_process, parse_resources, parse_spec,
 };
 pub(crate) use load::{member, pointer};
-pub use validate::{Fact, Host, validate, validate_id, validate_process, validate_resources};
+pub use validate::{Fact, Host, PERSONALITY_FLAGS, validate, validate_id, validate_process, validate_resources};
 
 use oci_spec::runtime::{Process, Spec};
 

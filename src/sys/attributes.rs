@@ -1,28 +1,8 @@
-//! Attributes of the calling process that [`super::process`] does not set: capability reading, memory policy,
-//! scheduling with utilisation clamps, keys, working directory, signal dispositions.
+//! Attributes of the calling process that [`super::process`] does not set: memory policy, scheduling with utilisation clamps, keys, working directory, signal dispositions.
 
 use std::ffi::CStr;
 
 use super::{Errno, Result, check};
-
-/// `capget(2)` of the calling thread: the effective, permitted and inheritable masks.
-///
-/// # Errors
-/// As `capget(2)`.
-pub fn capget() -> Result<(u64, u64, u64)> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    const VERSION_3: u32 = 0x2008_0522;
-    let header = Header { version: VERSION_3, pid: 0 };
-    let mut data = [0_u32; 6];
-    // SAFETY: for version 3 the kernel writes two elements of three words each, which `data` holds.
-    check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) })?;
-    let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-    Ok((join(data[0], data[3]), join(data[1], data[4]), join(data[2], data[5])))
-}
 
 /// Limits a resource of another process (`prlimit64(2)`); `resource` is `RLIMIT_*`.
 ///

@@ -6,6 +6,7 @@
 
 pub mod attributes;
 pub mod bpf;
+pub mod capability;
 pub mod clone;
 pub mod mailbox;
 pub mod mount;

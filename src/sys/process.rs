@@ -244,25 +244,6 @@ pub fn setresuid(uid: libc::uid_t) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
 }
 
-/// Sets the calling thread's effective, permitted and inheritable capabilities as bit masks (`capset(2)`).
-///
-/// # Errors
-/// `EPERM` for a capability that may not be gained.
-pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    const VERSION_3: u32 = 0x2008_0522;
-    let header = Header { version: VERSION_3, pid: 0 };
-    let low = |mask: u64| mask as u32;
-    let high = |mask: u64| (mask >> 32) as u32;
-    let data = [low(effective), low(permitted), low(inheritable), high(effective), high(permitted), high(inheritable)];
-    // SAFETY: a version-3 header and its two data elements of three words each.
-    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
-}
-
 /// `ioprio_set(2)` of the calling thread; `value` is class << 13 | priority.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use super::capabilities::SYS_ADMIN;
 use super::{ProcessPlan, SeccompLoader, environment, labels};
 use crate::error::{At, Error, Result};
 use crate::init::procfs::{Procfs, write_oom_score_adj};
-use crate::sys::{Errno, attributes, path, process};
+use crate::sys::{Errno, attributes, capability, path, process};
 
 impl ProcessPlan {
     /// Sets oom_score_adj and rlimits, which may need privileges in the first user namespace: of the caller
@@ -108,7 +108,7 @@ impl ProcessPlan {
         if let Some(load) = early {
             if self.uid != 0 {
                 // The change of ids has taken the privileges out of force, not away: see change_ids.
-                process::capset(SYS_ADMIN, self.capabilities.permitted | SYS_ADMIN, self.capabilities.inheritable)
+                capability::capset(SYS_ADMIN, self.capabilities.permitted | SYS_ADMIN, self.capabilities.inheritable)
                     .at("keep CAP_SYS_ADMIN for", "seccomp")?;
             }
             load()?;

@@ -6,7 +6,7 @@
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 
 use crate::error::{At, Result};
-use crate::sys::{Errno, attributes, process};
+use crate::sys::{Errno, capability, process};
 
 /// The kernel's number of a capability (`include/uapi/linux/capability.h`).
 pub const fn number(capability: Capability) -> u32 {
@@ -138,7 +138,7 @@ impl CapabilitySets {
     /// # Errors
     /// `EPERM` for a capability that the caller has not.
     pub fn apply(&self) -> Result<()> {
-        process::capset(self.effective, self.permitted, self.inheritable).at("set", "capabilities")?;
+        capability::capset(self.effective, self.permitted, self.inheritable).at("set", "capabilities")?;
         // The kernel keeps ambient within permitted and inheritable: where those share nothing it is empty now.
         if self.permitted & self.inheritable == 0 {
             return Ok(());
@@ -158,7 +158,7 @@ impl CapabilitySets {
 /// # Errors
 /// As `capget(2)`.
 pub fn permitted() -> Result<u64> {
-    attributes::capget().map(|(_, permitted, _)| permitted).at("get", "capabilities")
+    capability::capget().map(|(_, permitted, _)| permitted).at("get", "capabilities")
 }
 
 /// The names of a mask's capabilities.

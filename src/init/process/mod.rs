@@ -1,7 +1,7 @@
 //! `process` of config.json (and of exec's process document): from words to numbers, then to system calls.
 //!
-//! [`ProcessPlan::new`] is pure: it checks the document and turns it into what the kernel takes. The effects come in
-//! the order in which the kernel allows them:
+//! [`ProcessPlan::new`] is pure: it turns a document that [`crate::spec::validate_process`] has passed into what the
+//! kernel takes. The effects come in the order in which the kernel allows them:
 //!
 //! | when | who | what |
 //! |---|---|---|
@@ -116,15 +116,12 @@ pub struct ProcessPlan {
 }
 
 impl ProcessPlan {
-    /// Checks a process document and plans it. Pure.
+    /// Plans a valid process document. Pure.
     ///
     /// # Errors
     /// [`Error::Config`] with the JSON path of the fault.
     pub fn new(process: &Process, linux: Option<&Linux>, setting: &Setting<'_>) -> Result<ProcessPlan> {
         let args = process.args().as_deref().unwrap_or_default();
-        if args.is_empty() {
-            return Err(Error::config("$.process.args", "is empty"));
-        }
         let c_string =
             |pointer: String, text: &[u8]| CString::new(text).map_err(|_| Error::config(pointer, "has a NUL byte"));
         let argv = args
@@ -132,12 +129,6 @@ impl ProcessPlan {
             .enumerate()
             .map(|(index, word)| c_string(format!("$.process.args[{index}]"), word.as_bytes()))
             .collect::<Result<Vec<_>>>()?;
-        if argv[0].is_empty() {
-            return Err(Error::config("$.process.args[0]", "is empty"));
-        }
-        if !process.cwd().is_absolute() {
-            return Err(Error::config("$.process.cwd", "is not an absolute path"));
-        }
         let mut envp = environment::plan(process.env().as_deref().unwrap_or_default())?;
         if setting.listen_fds > 0 {
             // sd_listen_fds(3). The program is process 1 of its namespace, and an exec'ed one never gets sockets.
@@ -152,15 +143,10 @@ impl ProcessPlan {
             warnings.extend(capabilities.limit(have));
         }
 
-        if let Some(value) = process.oom_score_adj()
-            && !(-1000..=1000).contains(&value)
-        {
-            return Err(Error::config("$.process.oomScoreAdj", "is not between -1000 and 1000"));
-        }
         let affinity = process.exec_cpu_affinity().as_ref().filter(|_| setting.exec);
         let processors = |field: &str, list: Option<&String>| {
             list.filter(|list| !list.is_empty())
-                .map(|list| scheduling::list_mask(&format!("$.process.execCPUAffinity.{field}"), list))
+                .map(|list| scheduling::mask(&format!("$.process.execCPUAffinity.{field}"), list))
                 .transpose()
         };
         let user = process.user();
@@ -175,15 +161,12 @@ impl ProcessPlan {
             // The mask that a shell's user would have; runc's too.
             umask: user.umask().unwrap_or(0o022),
             capabilities,
-            rlimits: rlimits(process)?,
+            rlimits: rlimits(process),
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj: process.oom_score_adj(),
-            scheduler: process.scheduler().as_ref().map(scheduling::scheduler).transpose()?,
-            io_priority: process.io_priority().map(scheduling::io_priority).transpose()?,
-            personality: linux
-                .and_then(|linux| linux.personality().as_ref())
-                .map(scheduling::personality)
-                .transpose()?,
+            scheduler: process.scheduler().as_ref().map(scheduling::scheduler),
+            io_priority: process.io_priority().map(scheduling::io_priority),
+            personality: linux.and_then(|linux| linux.personality().as_ref()).map(scheduling::personality),
             memory_policy: linux
                 .and_then(|linux| linux.memory_policy().as_ref())
                 .map(scheduling::memory_policy)
@@ -227,10 +210,9 @@ impl ProcessPlan {
     }
 }
 
-fn rlimits(process: &Process) -> Result<Vec<Rlimit>> {
-    let mut planned: Vec<Rlimit> = Vec::new();
-    for (index, limit) in process.rlimits().iter().flatten().enumerate() {
-        let refuse = |reason: &str| Err(Error::config(format!("$.process.rlimits[{index}]"), reason));
+fn rlimits(process: &Process) -> Vec<Rlimit> {
+    let limits = process.rlimits().iter().flatten();
+    let planned = limits.map(|limit| {
         let resource = match limit.typ() {
             PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
             PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
@@ -249,13 +231,7 @@ fn rlimits(process: &Process) -> Result<Vec<Rlimit>> {
             PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
             PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
         };
-        if limit.soft() > limit.hard() {
-            return refuse("has its soft limit above the hard one");
-        }
-        if planned.iter().any(|earlier| earlier.resource == resource) {
-            return refuse("repeats an earlier entry's type");
-        }
-        planned.push(Rlimit { resource, soft: limit.soft(), hard: limit.hard() });
-    }
-    Ok(planned)
+        Rlimit { resource, soft: limit.soft(), hard: limit.hard() }
+    });
+    planned.collect()
 }

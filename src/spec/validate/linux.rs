@@ -8,8 +8,9 @@ use oci_spec::runtime::{
 };
 
 use super::namespaces::Namespaces;
-use super::{Fact, Host, cgroup, devices, member, number_list, resources, seccomp, sorted};
+use super::{Fact, Host, cgroup, devices, member, resources, seccomp, sorted};
 use crate::error::{Error, Result};
+use crate::spec::number_list;
 
 pub(super) fn check(linux: &Linux, namespaces: &Namespaces, host: &Host) -> Result<()> {
     devices::check(linux.devices().as_deref().unwrap_or_default())?;
@@ -188,7 +189,7 @@ fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<()> {
         _ => {}
     }
     if !nodes.is_empty() {
-        number_list(nodes).or_else(|why| refuse("nodes", &why))?;
+        number_list::check(nodes).or_else(|why| refuse("nodes", &why))?;
     }
     for (index, flag) in flags.iter().enumerate() {
         let at = format!("flags[{index}]");
@@ -208,22 +209,24 @@ fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<()> {
     Ok(())
 }
 
+/// The flags of personality(2) by name.
+pub const PERSONALITY_FLAGS: [(&str, u64); 11] = [
+    ("UNAME26", 0x002_0000),
+    ("ADDR_NO_RANDOMIZE", 0x004_0000),
+    ("FDPIC_FUNCPTRS", 0x008_0000),
+    ("MMAP_PAGE_ZERO", 0x010_0000),
+    ("ADDR_COMPAT_LAYOUT", 0x020_0000),
+    ("READ_IMPLIES_EXEC", 0x040_0000),
+    ("ADDR_LIMIT_32BIT", 0x080_0000),
+    ("SHORT_INODE", 0x100_0000),
+    ("WHOLE_SECONDS", 0x200_0000),
+    ("STICKY_TIMEOUTS", 0x400_0000),
+    ("ADDR_LIMIT_3GB", 0x800_0000),
+];
+
 fn personality(personality: &LinuxPersonality) -> Result<()> {
-    const FLAGS: [&str; 11] = [
-        "ADDR_COMPAT_LAYOUT",
-        "ADDR_LIMIT_32BIT",
-        "ADDR_LIMIT_3GB",
-        "ADDR_NO_RANDOMIZE",
-        "FDPIC_FUNCPTRS",
-        "MMAP_PAGE_ZERO",
-        "READ_IMPLIES_EXEC",
-        "SHORT_INODE",
-        "STICKY_TIMEOUTS",
-        "UNAME26",
-        "WHOLE_SECONDS",
-    ];
     for (index, flag) in personality.flags().iter().flatten().enumerate() {
-        if !FLAGS.contains(&flag.as_str()) {
+        if !PERSONALITY_FLAGS.iter().any(|(name, _)| name == flag) {
             return Err(Error::config(format!("$.linux.personality.flags[{index}]"), format!("`{flag}` is unknown")));
         }
     }

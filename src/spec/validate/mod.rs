@@ -22,6 +22,7 @@ use oci_spec::runtime::{Hook, Spec};
 
 pub use host::{Fact, Host};
 pub use id::validate_id;
+pub use linux::PERSONALITY_FLAGS;
 pub use process::validate_process;
 pub use resources::validate_resources;
 
@@ -144,41 +145,4 @@ fn sorted<V>(map: &HashMap<String, V>) -> Vec<(&String, &V)> {
     let mut members: Vec<_> = map.iter().collect();
     members.sort_unstable_by_key(|(key, _)| *key);
     members
-}
-
-/// A list of processors or memory nodes as the kernel reads it: `0-3,7`, a range also as `0-31:2/4`
-/// (`bitmap_parselist`).
-fn number_list(list: &str) -> Result<(), String> {
-    let number = |text: &str| {
-        let digits = !text.is_empty() && text.len() <= 6 && text.bytes().all(|byte| byte.is_ascii_digit());
-        digits.then(|| text.parse::<u32>().ok()).flatten()
-    };
-    for part in list.split(',') {
-        let (range, group) = part.split_once(':').map_or((part, None), |(range, group)| (range, Some(group)));
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let ordered = matches!((number(first), number(last)), (Some(first), Some(last)) if first <= last);
-        let grouped = group.is_none_or(|group| {
-            let sizes = group.split_once('/').and_then(|(used, size)| Some((number(used)?, number(size)?)));
-            sizes.is_some_and(|(used, size)| size > 0 && used <= size)
-        });
-        if !ordered || !grouped {
-            return Err(format!("has `{part}`, which is no number or range"));
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_of_processors() {
-        for good in ["0", "0-3,7", "2-2", "0-31:2/4"] {
-            assert!(number_list(good).is_ok(), "{good}");
-        }
-        for bad in ["", "a", "1-", "-1", "3-1", "1,,2", "1 ", "0-3:2", "0-3:5/4", "0x1", "99999999999"] {
-            assert!(number_list(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -4,8 +4,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use oci_spec::runtime::{LinuxCapabilities, LinuxSchedulerPolicy, Process, Scheduler, User};
 
-use super::{Fact, Host, environment_entry, number_list};
+use super::{Fact, Host, environment_entry};
 use crate::error::{Error, Result};
+use crate::spec::number_list;
 
 /// Checks a process document; `at` is its JSON path: `$.process` in a configuration, `$` for exec.
 ///
@@ -63,7 +64,7 @@ pub fn validate_process(process: &Process, at: &str, host: &Host) -> Result<()> 
     if let Some(affinity) = process.exec_cpu_affinity() {
         for (name, list) in [("initial", affinity.initial()), ("final", affinity.cpu_affinity_final())] {
             if let Some(list) = list.as_deref().filter(|list| !list.is_empty()) {
-                number_list(list).or_else(|why| refuse(&format!("execCPUAffinity.{name}"), why))?;
+                number_list::check(list).or_else(|why| refuse(&format!("execCPUAffinity.{name}"), why))?;
             }
         }
     }

@@ -7,8 +7,9 @@ use oci_spec::runtime::{
     LinuxRdma, LinuxResources,
 };
 
-use super::{member, number_list, sorted};
+use super::{member, sorted};
 use crate::error::{Error, Result};
+use crate::spec::number_list;
 
 /// Checks the resources document of an update; JSON paths start at the document.
 ///
@@ -136,7 +137,7 @@ fn cpu(cpu: &LinuxCpu, at: &str) -> Result<()> {
     }
     for (name, list) in [("cpus", cpu.cpus()), ("mems", cpu.mems())] {
         if let Some(list) = list.as_deref().filter(|list| !list.is_empty()) {
-            number_list(list).or_else(|why| refuse(name, why))?;
+            number_list::check(list).or_else(|why| refuse(name, why))?;
         }
     }
     Ok(())
