@@ -264,3 +264,32 @@ fn a_foreground_exec_passes_a_terminal_through() {
     c.kill_and_delete();
     t.assert_nothing_left();
 }
+
+#[test]
+fn a_resized_terminal_resizes_the_programs() {
+    use rustbox::sys::tty::{Size, set_size};
+    let t = Test::new();
+    let script = "trap 'stty size' WINCH; echo up; while :; do sleep 0.02; done";
+    let run = t.bundle(terminal(script));
+    let bundle = run.bundle.to_str().unwrap().to_owned();
+    let idle = t.bundle(spec().args(&["sleep", "1000"]));
+    idle.up();
+    for args in [&["run", "--bundle", &bundle, &run.id][..], &["exec", "--tty", &idle.id, "sh", "-c", script]] {
+        let pair = nix::pty::openpty(None, None).unwrap();
+        // The kernel tells whoever has the terminal as its controlling one.
+        let mut command = std::process::Command::new("setsid");
+        command.args(["--ctty", "--wait"]).arg(binary()).arg("--root").arg(&t.root).args(args);
+        let running = t.spawn(command, pair.slave.into());
+        running.wait_for("up");
+        for (rows, columns) in [(50, 132), (7, 20)] {
+            set_size(pair.master.as_fd(), Size { rows, columns }).unwrap();
+            running.wait_for(&format!("{rows} {columns}"));
+        }
+        let stop = if args[0] == "run" { run.kill("KILL") } else { idle.kill("KILL") };
+        stop.ok();
+        running.wait().code(137);
+    }
+    idle.wait_status("stopped");
+    idle.delete().ok();
+    t.assert_nothing_left();
+}

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::SigSet;
+
 use super::wire::{self, Message, Value};
 use crate::error::{At, Error, Result};
 use crate::init::channel::{self, Channel, failure};
@@ -62,6 +64,8 @@ impl Criu {
         let (ours, last_words) = Channel::pair()?;
         let child = clone3(CloneArgs { namespaces: 0, cgroup, sibling: false }, || {
             let ready = enter().and_then(|()| {
+                // A foreground restore has blocked them, to take them by a descriptor.
+                SigSet::empty().thread_set_mask().at("unblock", "signals")?;
                 // CRIU looks up descriptors that it is told of in the process that made its line: in its own.
                 let (ours, theirs) = socket::line().at("make", "the line to criu")?;
                 last_words.send_with(&channel::Message::Ready, &[ours.as_fd()])?;
