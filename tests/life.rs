@@ -36,6 +36,35 @@ fn create_makes_a_created_container_whose_program_does_not_run_yet() {
 }
 
 #[test]
+fn a_container_in_the_foreground_can_be_deleted_from_elsewhere() {
+    let t = Test::new();
+    let c = t.bundle(sh("echo ready; sleep 1000"));
+    let running = c.spawn_run(&[], Stdio::null());
+    running.wait_for("ready");
+    c.delete_force().ok();
+    c.state_out().fails();
+    assert_eq!(running.wait().code, 137);
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_container_in_the_foreground_leaves_its_successor_of_the_same_name_alone() {
+    let t = Test::new();
+    let c = t.bundle(sh("echo ready; sleep 1000"));
+    let running = c.spawn_run(&[], Stdio::null());
+    running.wait_for("ready");
+    // Stopped, it cannot notice the end of its container before there is another one.
+    running.signal(libc::SIGSTOP);
+    c.delete_force().ok();
+    c.create().ok();
+    running.signal(libc::SIGCONT);
+    assert_eq!(running.wait().code, 137);
+    assert_eq!(c.status(), "created");
+    c.kill_and_delete();
+    t.assert_nothing_left();
+}
+
+#[test]
 fn status_goes_from_created_to_running_to_stopped() {
     let t = Test::new();
     let c = t.bundle(spec().args(FOREVER));

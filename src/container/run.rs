@@ -2,6 +2,8 @@
 
 use std::os::fd::AsFd;
 
+use nix::fcntl::FlockArg;
+
 use crate::cleanup::Proof;
 use crate::container::console;
 use crate::container::create::{Created, create};
@@ -19,7 +21,7 @@ use crate::sys::process::Ended;
 pub struct Ran {
     /// How the program ended.
     pub ended: Ended,
-    /// That nothing remains; nothing where the container is kept.
+    /// That nothing remains; nothing where the container is kept, or somebody else has deleted it.
     pub proof: Option<Proof>,
     /// Failures of poststop hooks.
     pub warnings: Vec<Error>,
@@ -59,6 +61,8 @@ pub fn foreground(root: &Root, id: &str, bundle: &Bundle, mut options: Options<'
     }
     let created = launch(root, id, bundle, options)?;
     let Created { directory, record, pidfd, .. } = created;
+    // Others may do with the container what they like while it runs.
+    let directory = directory.unlock()?;
     let ended = match terminal {
         Some(socket) => console::wait(&pidfd, &signals, socket.as_fd()),
         None => wait(&pidfd, &signals),
@@ -66,6 +70,10 @@ pub fn foreground(root: &Root, id: &str, bundle: &Bundle, mut options: Options<'
     if keep {
         return Ok(Ran { ended: ended?, proof: None, warnings: Vec::new() });
     }
+    let Some(directory) = root.lock_opened(id, directory, FlockArg::LockExclusive)? else {
+        // Whoever has deleted it has the proof.
+        return Ok(Ran { ended: ended?, proof: None, warnings: Vec::new() });
+    };
     let deleted = release(root, directory, &record, Some(pidfd));
     Ok(Ran { ended: ended?, proof: Some(deleted.proof), warnings: deleted.warnings })
 }

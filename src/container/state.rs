@@ -202,19 +202,25 @@ impl Root {
 
     fn acquire(&self, id: &str, how: FlockArg) -> Result<Directory> {
         loop {
-            let dir = self.open_directory(id)?;
-            let place = self.path.join(id);
-            let fd = Flock::lock(dir, how).map_err(|(_, errno)| errno).at("lock", place.display())?;
-            // The command that held the lock may have deleted the container, and another may have
-            // been created under the same id: then this lock is on a directory without a name.
-            let name = path::c_path(id).at("name", id)?;
-            let same = path::openat(self.fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, 0)
-                .and_then(|now| Ok((path::fstat(now.as_fd())?, path::fstat(fd.as_fd())?)))
-                .is_ok_and(|(now, locked)| now.st_ino == locked.st_ino && now.st_dev == locked.st_dev);
-            if same {
-                return Ok(Directory { id: id.to_owned(), path: place, fd });
+            if let Some(directory) = self.lock_opened(id, self.open_directory(id)?, how)? {
+                return Ok(directory);
             }
         }
+    }
+
+    /// Locks a container's directory that was opened before; nothing where the command that held the lock has deleted the
+    /// container, also where another has been created under the same id: then this lock is on a directory without a name.
+    ///
+    /// # Errors
+    /// As `flock(2)`.
+    pub fn lock_opened(&self, id: &str, dir: OwnedFd, how: FlockArg) -> Result<Option<Directory>> {
+        let place = self.path.join(id);
+        let fd = Flock::lock(dir, how).map_err(|(_, errno)| errno).at("lock", place.display())?;
+        let name = path::c_path(id).at("name", id)?;
+        let same = path::openat(self.fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, 0)
+            .and_then(|now| Ok((path::fstat(now.as_fd())?, path::fstat(fd.as_fd())?)))
+            .is_ok_and(|(now, locked)| now.st_ino == locked.st_ino && now.st_dev == locked.st_dev);
+        Ok(same.then_some(Directory { id: id.to_owned(), path: place, fd }))
     }
 }
 
@@ -227,6 +233,14 @@ impl Directory {
     /// The directory's path, for messages.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Gives up the lock and keeps the directory open, for [`Root::lock_opened`].
+    ///
+    /// # Errors
+    /// As `flock(2)`.
+    pub fn unlock(self) -> Result<OwnedFd> {
+        self.fd.unlock().map_err(|(_, errno)| errno).at("unlock", self.path.display())
     }
 
     /// The directory's descriptor.
