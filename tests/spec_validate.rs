@@ -569,7 +569,6 @@ fn seccomp_and_sysctl() {
             ),
             ("$.linux.seccomp.architectures[0]", seccomp(json!({ "architectures": ["SCMP_ARCH_PDP11"] }))),
             ("$.linux.seccomp.flags[0]", seccomp(json!({ "flags": ["SECCOMP_FILTER_FLAG_X"] }))),
-            ("$.linux.seccomp.listenerPath", seccomp(json!({ "listenerPath": "/run/x" }))),
             ("$.linux.seccomp.listenerMetadata", seccomp(json!({ "listenerMetadata": "x" }))),
             ("$.linux.seccomp.syscalls[0]", rule(json!({ "action": "SCMP_ACT_ERRNO" }))),
             ("$.linux.seccomp.syscalls[0].names", rule(json!({ "names": [], "action": "SCMP_ACT_ERRNO" }))),

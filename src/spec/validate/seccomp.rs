@@ -49,7 +49,6 @@ pub(super) fn check(seccomp: &LinuxSeccomp) -> Result<()> {
         (None, Some(index)) => {
             return refuse(&format!("syscalls[{index}].action"), "`SCMP_ACT_NOTIFY` needs `listenerPath`");
         }
-        (Some(_), None) => return refuse("listenerPath", "is set, but no rule has `SCMP_ACT_NOTIFY`"),
         (Some(path), Some(_)) => {
             let bytes = path.as_os_str().as_bytes();
             no_nul("$.linux.seccomp.listenerPath", path)?;
@@ -57,7 +56,8 @@ pub(super) fn check(seccomp: &LinuxSeccomp) -> Result<()> {
                 return refuse("listenerPath", "is not the path of a socket, of 1 to 107 bytes");
             }
         }
-        (None, None) => {}
+        // "If the SCMP_ACT_NOTIFY action is not used this value is ignored" (config-linux, "Seccomp").
+        (_, None) => {}
     }
     if seccomp.listener_metadata().is_some() && seccomp.listener_path().is_none() {
         return refuse("listenerMetadata", "is set without `listenerPath`");
