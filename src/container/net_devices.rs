@@ -7,7 +7,7 @@ use oci_spec::runtime::{LinuxNetDevice, Spec};
 
 use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message, failure};
-use crate::init::net_devices::{configure, move_all};
+use crate::init::net_devices::{configure, move_all, names_are_free};
 use crate::init::procfs::Procfs;
 use crate::sys::clone::{CloneArgs, clone3};
 use crate::sys::process;
@@ -29,12 +29,19 @@ pub(super) fn attach(devices: &HashMap<String, LinuxNetDevice>, procfs: &Procfs,
     let name = crate::sys::path::c_path(format!("{init}/ns/net")).at("name", init)?;
     let target =
         crate::sys::path::openat(procfs.as_fd(), &name, libc::O_RDONLY, 0).at("open the network namespace of", init)?;
+    let home = crate::sys::path::openat(procfs.as_fd(), c"self/ns/net", libc::O_RDONLY, 0)
+        .at("open", "the runtime's network namespace")?;
     let (ours, theirs) = Channel::pair()?;
     let child = clone3(CloneArgs::default(), || {
-        let done = move_all(devices, target.as_fd()).and_then(|moved| {
-            process::setns(target.as_fd(), libc::CLONE_NEWNET).at("join", "the container's network namespace")?;
-            configure(&moved)
-        });
+        let enter =
+            || process::setns(target.as_fd(), libc::CLONE_NEWNET).at("join", "the container's network namespace");
+        let leave = || process::setns(home.as_fd(), libc::CLONE_NEWNET).at("join", "the runtime's network namespace");
+        // The kernel moves an interface first and renames it then: one whose new name is taken would be lost.
+        let done = enter()
+            .and_then(|()| names_are_free(devices))
+            .and_then(|()| leave())
+            .and_then(|()| move_all(devices, target.as_fd()))
+            .and_then(|moved| enter().and_then(|()| configure(&moved)));
         match done.and_then(|()| theirs.send(&Message::Ready)) {
             Ok(()) => 0,
             Err(error) => {

@@ -56,6 +56,20 @@ pub fn plan(devices: &HashMap<String, LinuxNetDevice>) -> Result<Vec<(&String, &
     Ok(sorted)
 }
 
+/// Checks that no interface of the caller's namespace, the target, has one of the names that the moved ones will have.
+///
+/// # Errors
+/// `EEXIST` for a name that is taken; as netlink says.
+pub fn names_are_free(devices: &HashMap<String, LinuxNetDevice>) -> Result<()> {
+    for (name, device) in plan(devices)? {
+        let mut links = LinkClient::new(create_network_client()).map_err(|error| failed("look for", name, &error))?;
+        if links.get_by_name(resolve_device_name(device, name)).is_ok() {
+            return Err(Error::sys("move network device", name, Errno::EEXIST));
+        }
+    }
+    Ok(())
+}
+
 /// Moves the interfaces into the namespace of `target`. The caller is in the namespace that they are in, privileged in both.
 ///
 /// # Errors
