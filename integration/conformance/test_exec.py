@@ -126,7 +126,10 @@ def test_document_no_new_privileges(world, running):
 
 
 def test_document_oom_score_adj(world, running):
-    """config.md#linux-process: the document's oomScoreAdj is the process's."""
+    """config.md#linux-process: the document's oomScoreAdj is the process's.
+
+    Kept: exec takes a process document, and oomScoreAdj is a member of it; runc and crun leave it out.
+    """
     if int(oci.read("/proc/self/oom_score_adj")) > 444:
         pytest.skip("lowering the score needs CAP_SYS_RESOURCE")
     assert document(world, running, {"args": ["cat", "/proc/self/oom_score_adj"], "oomScoreAdj": 444}).ok().line == "444"

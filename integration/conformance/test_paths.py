@@ -131,7 +131,10 @@ PROPAGATION = {"shared": ({"shared"}, set()), "slave": ({"master"}, {"shared"}),
 
 @pytest.mark.parametrize("name", PROPAGATION)
 def test_rootfs_propagation(world, name):
-    """config-linux.md#rootfs-mount-propagation: the root's mount MUST have the propagation asked for."""
+    """config-linux.md#rootfs-mount-propagation: the root's mount MUST have the propagation asked for.
+
+    Kept: the property is tested on a root that is itself a shared mount; runc and crun make it private first.
+    """
     have, lack = PROPAGATION[name]
     box = world.container(["cat", "/proc/self/mountinfo"], {"linux": {"rootfsPropagation": name}})
     world.mount(box.rootfs, box.rootfs, flags=4096)
@@ -142,7 +145,10 @@ def test_rootfs_propagation(world, name):
 
 @pytest.mark.parametrize("name, arrives", [("slave", True), ("private", False)])
 def test_rootfs_propagation_from_the_host(world, name, arrives):
-    """config-linux.md#rootfs-mount-propagation: what the host mounts later on the root arrives in a slave and not in a private one."""
+    """config-linux.md#rootfs-mount-propagation: what the host mounts later on the root arrives in a slave and not in a private one.
+
+    Kept: the words say that a slave root receives what the host mounts; runc and crun make the root private first.
+    """
     box = world.container(["sleep", "600"], {"linux": {"rootfsPropagation": name}})
     world.mount(box.rootfs, box.rootfs, flags=4096)
     oci.mount("none", box.rootfs, flags=MS_SHARED)
