@@ -59,6 +59,7 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_sessionfinish():
+    oci.remove_tools()
     path = os.environ.get("CONFORMANCE_RESULTS")
     if path:
         with open(path, "w") as file:

@@ -136,6 +136,12 @@ def tools():
     return path
 
 
+def remove_tools():
+    if tools.cache_info().currsize:
+        shutil.rmtree(tools(), ignore_errors=True)
+        tools.cache_clear()
+
+
 def make_rootfs(path):
     for name in ("", "bin", "dev", "etc", "proc", "sys", "tmp", "mnt"):
         os.mkdir(os.path.join(path, name))
