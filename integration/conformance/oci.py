@@ -27,6 +27,7 @@ V2 = os.path.exists(f"{CGROUP}/cgroup.controllers")
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 MS_REC_PRIVATE = 0x4000 | 0x40000
+MS_BIND = 4096
 MNT_DETACH = 2
 PR_SET_CHILD_SUBREAPER = 36
 libc = ctypes.CDLL(None, use_errno=True)
@@ -59,6 +60,12 @@ def isolate(without_unified):
     """
     call("unshare", CLONE_NEWNS | CLONE_NEWCGROUP)
     mount("none", "/", flags=MS_REC_PRIVATE)
+    # crun gives the streams of a process to its user, also where they are the host's /dev/null: let that be a node of ours.
+    mount("none", "/mnt", "tmpfs")
+    os.mknod("/mnt/null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    os.chmod("/mnt/null", 0o666)
+    mount("/mnt/null", "/dev/null", flags=MS_BIND)
+    call("umount2", b"/mnt", MNT_DETACH)
     if without_unified and os.path.ismount(f"{CGROUP}/unified"):
         mount("none", f"{CGROUP}/unified", "tmpfs")
 
