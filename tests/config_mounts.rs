@@ -490,3 +490,13 @@ fn devices_in_a_user_namespace_are_bound_from_the_host() {
     }
     assert_eq!(c.run().ok().stdout, "1:3\n1:5\n1\n");
 }
+
+#[test]
+fn a_file_on_a_directory_is_named_as_that() {
+    let t = Test::new();
+    let file = t.path("file");
+    fs::write(&file, "").unwrap();
+    let c = t.bundle(sh("true").bind(file.to_str().unwrap(), "/tmp", &["bind"]));
+    c.run().fails().says(&["/tmp", "ot a directory"]);
+    t.assert_nothing_left();
+}

@@ -4,9 +4,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use super::plan::PlannedMount;
-use super::tree::{Kind, Tree};
+use super::tree::{Kind, Place, Tree};
 use crate::error::{At, Result};
 use crate::spec::mount_options::{MOUNT_ATTR_ATIME_MASK, MountOptions, attributes};
+use crate::sys::Errno;
 use crate::sys::mount::{AT_RECURSIVE, MountAttr, OPEN_TREE_CLONE, mount_setattr, move_mount, open_tree};
 use crate::sys::path::{CWD, c_path, fstat};
 
@@ -62,6 +63,17 @@ pub(super) fn set_propagation(mount: &OwnedFd, options: &MountOptions, object: &
     Ok(())
 }
 
+/// What `mount(2)` says of a directory on a file, or the other way round, where `move_mount(2)` says only `EINVAL`.
+/// Engines show it to their users.
+fn mismatch(source: Kind, place: &Place) -> Option<Errno> {
+    let there = fstat(place.handle.as_fd()).ok()?.st_mode & libc::S_IFMT;
+    match source {
+        Kind::Directory if there != libc::S_IFDIR => Some(Errno::ENOTDIR),
+        Kind::File if there == libc::S_IFDIR => Some(Errno::ENOTDIR),
+        _ => None,
+    }
+}
+
 /// Attaches a bind mount at its destination.
 pub(super) fn attach(tree: &mut Tree, mount: &PlannedMount, source: OwnedFd, prepared: bool) -> Result<()> {
     let object = format!("/{}", mount.destination);
@@ -71,7 +83,9 @@ pub(super) fn attach(tree: &mut Tree, mount: &PlannedMount, source: OwnedFd, pre
     let stat = fstat(source.as_fd()).at("stat bind source of", &object)?;
     let kind = if stat.st_mode & libc::S_IFMT == libc::S_IFDIR { Kind::Directory } else { Kind::File };
     let place = tree.place(&mount.destination, kind, true).at("create mount point", &object)?;
-    move_mount(source.as_fd(), place.handle.as_fd()).at("mount", format!("{}` on `{object}", mount.what()))?;
+    move_mount(source.as_fd(), place.handle.as_fd())
+        .map_err(|errno| if errno == Errno::EINVAL { mismatch(kind, &place).unwrap_or(errno) } else { errno })
+        .at("mount", format!("{}` on `{object}", mount.what()))?;
     set_propagation(&source, &mount.options, &object)?;
     if mount.destination.is_empty() {
         tree.set_root(source);
