@@ -307,3 +307,40 @@ fn own(c: &Container, id: u32) {
 fn uid_of(pid: i32) -> u32 {
     std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{pid}")).unwrap())
 }
+
+/// Root of a user namespace, as a rootless engine calls its runtime: neither the host's cgroups nor /run are its own.
+fn run_by_rootless_root(t: &Test, c: &Container<'_>) -> Out {
+    let home = t.path("home");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(HOST_ID), Some(HOST_ID)).unwrap();
+    let id = HOST_ID.to_string();
+    let script = "XDG_RUNTIME_DIR=$1 exec setpriv --reuid=$2 --regid=$2 --clear-groups unshare -Ur \"$3\" run --bundle \"$4\" \"$5\"";
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", script, "sh"]).arg(&home).arg(id).arg(binary()).arg(&c.bundle).arg(&c.id);
+    t.finish(command)
+}
+
+#[test]
+fn rootless_root_runs_without_the_cgroups_that_are_not_its_own() {
+    rustbox_only!();
+    let t = Test::new();
+    let mounts = json!([
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]},
+    ]);
+    let c = t.bundle(sh("id -u; hostname").patch(json!({"linux": {"cgroupsPath": ""}, "mounts": mounts})));
+    own(&c, HOST_ID);
+    assert_eq!(run_by_rootless_root(&t, &c).ok().stdout, "0\nbox\n");
+    assert_eq!(fs::read_dir(t.path("home/rustbox")).unwrap().count(), 0, "the state is in XDG_RUNTIME_DIR, and gone");
+    t.assert_nothing_left();
+}
+
+#[test]
+fn rootless_root_is_refused_a_limit_that_it_has_no_cgroup_for() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(sh("true").patch(json!({"linux": {"cgroupsPath": "", "resources": {"pids": {"limit": 20}}}})));
+    own(&c, HOST_ID);
+    run_by_rootless_root(&t, &c).fails().says(&["linux.resources.pids", "cgroup"]);
+    t.assert_nothing_left();
+}

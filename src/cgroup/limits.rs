@@ -9,7 +9,7 @@ use super::file::{Dir, Journal};
 use super::layout::{Controller, Version};
 use super::plan::{Directory, Plan};
 use crate::error::{At, Error, Result};
-use crate::sys::Errno;
+use crate::sys::{Errno, process};
 
 /// What a v2 hierarchy that rules alone enables for its children: all that limits or statistics need.
 const V2_CONTROLLERS: [Controller; 8] = [
@@ -191,20 +191,18 @@ pub(super) fn apply_devices(plan: &Plan, devices: &[oci_spec::runtime::LinuxDevi
         return Ok(());
     }
     let Some(directory) = plan.directory(Controller::Devices) else {
-        return if devices.is_empty() { Ok(()) } else { Err(missing(Controller::Devices, "devices")) };
+        // An unprivileged caller's container has a user namespace: no device node can be made in it, and no file system
+        // with devices mounted, so the rules are moot.
+        let moot = devices.is_empty() || !plan.callers.is_empty();
+        return if moot { Ok(()) } else { Err(missing(Controller::Devices, "devices")) };
     };
     let rules = devices::rules(devices)?;
     match backend(directory.version).devices(&Dir::new(&directory.path), &rules) {
         // The kernel lets only the initial user namespace rule devices; in any other no device node can be made and
         // no file system with devices mounted, so there is nothing to lose.
-        Err(error) if error.errno() == Some(Errno::EPERM) && in_user_namespace() => Ok(()),
+        Err(error) if error.errno() == Some(Errno::EPERM) && process::in_user_namespace() => Ok(()),
         other => other,
     }
-}
-
-fn in_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_whitespace().ne(["0", "0", "4294967295"])
 }
 
 /// `unified`: v2 files by name.

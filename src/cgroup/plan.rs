@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::layout::{Controller, Hierarchy, Layout, Version, safe_relative};
 use super::systemd;
 use crate::error::{Error, Result};
+use crate::sys::{attributes, path};
 
 /// What the caller wants a cgroup for.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,6 +24,9 @@ pub struct Request<'a> {
     /// The first process stays outside the limits, which apply to a second one that it starts
     /// (see [`Plan::payload_leaf`]).
     pub payload_leaf: bool,
+    /// The caller lacks privilege on the host. Where no path is asked for, the hierarchies that it may not write to are
+    /// then left out, as runc leaves them: only a limit that needs one of them is refused.
+    pub unprivileged: bool,
 }
 
 /// One directory of the container, in one hierarchy.
@@ -59,6 +63,9 @@ pub struct Plan {
     /// Device rules are applied even where the bundle gives none (every controller was asked for, or this one).
     #[serde(default)]
     pub devices: bool,
+    /// Where the container stays in the caller's cgroup ([`Request::unprivileged`]), with that cgroup's directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub callers: Vec<Directory>,
     /// No process of the container has ever entered: see [`Plan::unentered`].
     #[serde(skip)]
     pub(super) unentered: bool,
@@ -84,25 +91,34 @@ pub fn plan(request: &Request<'_>, layout: &Layout) -> Result<Plan> {
     if layout.hierarchies.is_empty() {
         return Err(Error::Refused("this host has no cgroup hierarchy mounted".to_owned()));
     }
-    let (relative, below) = match request.cgroups_path {
-        Some(path) if !path.as_os_str().is_empty() => (!path.is_absolute(), container_path(path)?),
-        _ => (false, container_path(Path::new(&format!("/rustbox-{}", request.id)))?),
+    let asked = request.cgroups_path.filter(|path| !path.as_os_str().is_empty());
+    let (relative, below) = match asked {
+        Some(path) => (!path.is_absolute(), container_path(path)?),
+        None => (false, container_path(Path::new(&format!("/rustbox-{}", request.id)))?),
     };
     let mut directories = Vec::with_capacity(layout.hierarchies.len());
+    let mut callers = Vec::new();
     for hierarchy in &layout.hierarchies {
         if !selected(hierarchy, request.controllers) {
             continue;
         }
+        let stays = request.unprivileged && asked.is_none() && !writable(&hierarchy.root);
         let mut path = hierarchy.root.clone();
-        if relative {
+        if stays {
+            // Only looked at; where it is out of sight, the hierarchy as a whole is what the caller sees.
+            path.push(layout.own(hierarchy).unwrap_or_default());
+        } else if relative {
             let mut own = layout.own(hierarchy)?;
             if layout.is_unified() {
                 own.pop();
             }
             path.push(own);
         }
-        path.push(&below);
-        directories.push(Directory {
+        if !stays {
+            path.push(&below);
+        }
+        let list = if stays { &mut callers } else { &mut directories };
+        list.push(Directory {
             version: hierarchy.version,
             root: hierarchy.root.clone(),
             path,
@@ -112,7 +128,11 @@ pub fn plan(request: &Request<'_>, layout: &Layout) -> Result<Plan> {
         });
     }
     let devices = request.controllers.is_none_or(|wanted| wanted.contains(&Controller::Devices));
-    Ok(Plan { directories, payload_leaf: request.payload_leaf, devices, unentered: false })
+    Ok(Plan { directories, payload_leaf: request.payload_leaf, devices, callers, unentered: false })
+}
+
+fn writable(root: &Path) -> bool {
+    path::c_path(root).is_ok_and(|root| attributes::may_access(&root, libc::W_OK).is_ok())
 }
 
 fn selected(hierarchy: &Hierarchy, controllers: Option<&[Controller]>) -> bool {
@@ -160,7 +180,7 @@ impl Plan {
 
     /// Whether all of it is the one v2 hierarchy.
     pub fn is_unified(&self) -> bool {
-        self.directories.iter().all(|directory| directory.version == Version::V2)
+        self.directories.iter().chain(&self.callers).all(|directory| directory.version == Version::V2)
     }
 
     /// The directory that answers for a controller.

@@ -158,12 +158,12 @@ impl Cgroup {
         backend.set_frozen(&dir, false)
     }
 
-    /// Whether it has been frozen.
+    /// Whether it has been frozen. What has no freezer of its own has not.
     ///
     /// # Errors
     /// As `read(2)`.
     pub fn is_frozen(&self) -> Result<bool> {
-        let (backend, dir) = self.freezer()?;
+        let Ok((backend, dir)) = self.freezer() else { return Ok(false) };
         backend.is_freezing(&dir)
     }
 

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use crate::cli::log::Log;
 use crate::container::state::Root;
 use crate::error::Result;
+use crate::sys::process;
 
 /// How lines of the log are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -84,7 +85,7 @@ impl Global {
         match &self.root {
             Some(root) => std::path::absolute(root).unwrap_or_else(|_| root.clone()),
             None => match std::env::var_os("XDG_RUNTIME_DIR") {
-                Some(dir) if self.rootless() => PathBuf::from(dir).join("rustbox"),
+                Some(dir) if self.rootless() || in_users_namespace() => PathBuf::from(dir).join("rustbox"),
                 _ => PathBuf::from("/run/rustbox"),
             },
         }
@@ -113,4 +114,10 @@ impl Global {
     pub fn log(&self) -> Log<'_> {
         Log { file: self.log.as_deref(), format: self.log_format, debug: self.debug }
     }
+}
+
+/// Whether root is only the root of a user namespace, as below a rootless engine: /run is not its own.
+/// Who is called root there (`$USER`, which runc reads, too) has the namespace to themselves, with a /run.
+fn in_users_namespace() -> bool {
+    std::env::var_os("USER").is_none_or(|user| user != "root") && process::in_user_namespace()
 }

@@ -116,6 +116,7 @@ impl<'a> Plan<'a> {
         let spec = &bundle.spec;
         let linux = spec.linux().as_ref();
         let namespaces = Namespaces::plan(spec);
+        let below_user_namespace = crate::sys::process::in_user_namespace();
         let mut cgroup = match &options.judge {
             Some(judge) => judge.cgroup.clone(),
             None => cgroup::plan(
@@ -123,6 +124,7 @@ impl<'a> Plan<'a> {
                     cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
                     id,
                     systemd: options.systemd_cgroup,
+                    unprivileged: options.rootless || below_user_namespace,
                     ..cgroup::Request::default()
                 },
                 &cgroup::Layout::probe()?,
@@ -134,7 +136,7 @@ impl<'a> Plan<'a> {
             spec,
             &bundle.dir,
             &RootfsContext {
-                userns: user_namespace,
+                userns: user_namespace || below_user_namespace,
                 userns_path: namespaces.path(libc::CLONE_NEWUSER).map(Path::to_owned),
                 new_mount_ns: namespaces.has(libc::CLONE_NEWNS),
                 cgroup_ns: namespaces.has(libc::CLONE_NEWCGROUP),
@@ -149,6 +151,7 @@ impl<'a> Plan<'a> {
         let listen_fds = super::options::listen_fds();
         let setting = Setting {
             user_namespace,
+            below_user_namespace,
             have: if user_namespace { None } else { Some(crate::init::process::capabilities::permitted()?) },
             preserve_fds: options.preserve_fds + listen_fds,
             listen_fds,

@@ -76,6 +76,7 @@ pub fn exec(root: &Root, target: &Target, document: &Process, options: &Options)
     let namespaces = Namespaces::plan(spec);
     let setting = Setting {
         user_namespace: namespaces.has(libc::CLONE_NEWUSER),
+        below_user_namespace: crate::sys::process::in_user_namespace(),
         exec: true,
         have: None,
         container_capabilities: spec.process().as_ref().and_then(|process| process.capabilities().as_ref()),

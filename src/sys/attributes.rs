@@ -99,19 +99,18 @@ pub fn chdir(path: &CStr) -> Result<()> {
     check(unsafe { libc::chdir(path.as_ptr()) }.into()).map(drop)
 }
 
-/// Whether the effective ids may execute `path`: `faccessat2(2)` with `X_OK` and `AT_EACCESS`.
+/// Whether the effective ids may do `mode` (`X_OK`, `W_OK` …) with `path`: `faccessat2(2)` with `AT_EACCESS`.
 ///
 /// # Errors
 /// As `faccessat2(2)`.
-pub fn may_execute(path: &CStr) -> Result<()> {
+pub fn may_access(path: &CStr, mode: i32) -> Result<()> {
     // SAFETY: a NUL-terminated string that outlives the call.
-    let done = check(unsafe {
-        libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS)
-    });
+    let done =
+        check(unsafe { libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS) });
     match done {
         // Before Linux 5.8 there is only the check of the real ids, which are the effective ones here.
         // SAFETY: as above.
-        Err(Errno::ENOSYS) => check(unsafe { libc::access(path.as_ptr(), libc::X_OK) }.into()).map(drop),
+        Err(Errno::ENOSYS) => check(unsafe { libc::access(path.as_ptr(), mode) }.into()).map(drop),
         done => done.map(drop),
     }
 }

@@ -5,6 +5,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::{Errno, Result, check};
 
+/// Whether the caller lives in a user namespace other than the machine's first, by its map of user ids.
+pub fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().ne(["0", "0", "4294967295"])
+}
+
 /// `pidfd_open(2)`.
 ///
 /// # Errors

@@ -150,8 +150,8 @@ impl ProcessPlan {
         match process::setgroups(&self.additional_gids) {
             // `deny` in /proc/self/setgroups, as for every user namespace whose gid_map an unprivileged user wrote
             // (user_namespaces(7)). The kernel then keeps the caller's groups, whatever a runtime wants.
-            Err(Errno::EPERM) if self.user_namespace && self.additional_gids.is_empty() => {}
-            Err(Errno::EPERM) if self.user_namespace => {
+            Err(Errno::EPERM) if self.any_user_namespace && self.additional_gids.is_empty() => {}
+            Err(Errno::EPERM) if self.any_user_namespace => {
                 return Err(Error::Refused("additionalGids: setgroups is denied in this user namespace".into()));
             }
             done => done.at("setgroups", format_args!("{:?}", self.additional_gids))?,

@@ -82,7 +82,7 @@ fn failed(program: &CString, errno: Errno) -> Error {
 
 /// Whether `execve` can begin with it: it is there, not a directory, and the effective user may execute it.
 fn executable(program: &CString) -> std::result::Result<(), Errno> {
-    attributes::may_execute(program)?;
+    attributes::may_access(program, libc::X_OK)?;
     if is_file(program) { Ok(()) } else { Err(Errno::EACCES) }
 }
 

@@ -33,6 +33,8 @@ pub struct Setting<'a> {
     /// The process will run in a user namespace that is not the runtime's: then its rlimits and oom_score_adj are set
     /// from outside, where the privileges for it are.
     pub user_namespace: bool,
+    /// The runtime itself runs in a user namespace that is not the machine's first.
+    pub below_user_namespace: bool,
     /// The process joins a running container ([`Linux`] is that container's).
     pub exec: bool,
     /// The capabilities of the runtime ([`capabilities::permitted`]); nothing in a new user namespace, which has all.
@@ -109,7 +111,7 @@ pub struct ProcessPlan {
     pub console_size: Option<ConsoleSize>,
     /// What could not be given and is no reason to refuse, in words.
     pub warnings: Vec<String>,
-    user_namespace: bool,
+    any_user_namespace: bool,
     preserve_fds: u32,
     own_stdio: bool,
     program: Option<CString>,
@@ -178,7 +180,7 @@ impl ProcessPlan {
             terminal: process.terminal().unwrap_or(false),
             console_size: process.console_size().filter(|size| size.height() > 0 || size.width() > 0),
             warnings,
-            user_namespace: setting.user_namespace,
+            any_user_namespace: setting.user_namespace || setting.below_user_namespace,
             preserve_fds: setting.preserve_fds,
             own_stdio: setting.own_stdio,
             program: None,

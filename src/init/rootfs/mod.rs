@@ -43,7 +43,7 @@ use tree::Tree;
 /// What the engine knows and the spec alone does not say.
 #[derive(Debug, Clone, Default)]
 pub struct RootfsContext {
-    /// Init runs in a user namespace that is not the creator's.
+    /// Init runs in a user namespace that is not the machine's first: its own, or the creator's.
     pub userns: bool,
     /// That namespace, where it is joined by path.
     pub userns_path: Option<PathBuf>,
@@ -78,13 +78,9 @@ pub enum CgroupView {
 impl CgroupView {
     /// The view of the container's cgroups as they are planned.
     pub fn of(plan: &crate::cgroup::Plan) -> CgroupView {
-        if plan.directories.is_empty() {
-            return CgroupView::None;
-        }
-        if plan.is_unified() {
-            return CgroupView::V2 { directory: plan.directories[0].path.clone() };
-        }
-        let hierarchies = plan.directories.iter().map(|directory| CgroupHierarchy {
+        let unified = plan.is_unified();
+        let mut directories = plan.directories.iter().chain(&plan.callers);
+        let hierarchies = directories.clone().map(|directory| CgroupHierarchy {
             mountpoint: directory.root.clone(),
             controllers: match directory.version {
                 crate::cgroup::Version::V2 => String::new(),
@@ -96,7 +92,11 @@ impl CgroupView {
             },
             directory: directory.path.clone(),
         });
-        CgroupView::V1 { hierarchies: hierarchies.collect() }
+        match directories.next() {
+            None => CgroupView::None,
+            Some(only) if unified => CgroupView::V2 { directory: only.path.clone() },
+            Some(_) => CgroupView::V1 { hierarchies: hierarchies.collect() },
+        }
     }
 }
 
@@ -187,6 +187,7 @@ impl Rootfs {
 
     /// Opens, in the creator and before the clone, what the child cannot: with a user namespace the root file system,
     /// the sources of bind mounts and the host's device nodes. The descriptors are inherited by the clone.
+    /// Without the privilege for it nothing is opened, and init opens all.
     ///
     /// # Errors
     /// Where `root.path` is missing, no directory, or reached through a symbolic link; where a source is missing.
@@ -194,7 +195,11 @@ impl Rootfs {
         let rootfs = open_rootfs(&self.plan.rootfs)?;
         let userns = self.plan.userns;
         if userns {
-            let tree = open_tree(rootfs.as_fd(), c"", OPEN_TREE_CLONE | AT_RECURSIVE).at("open", "root.path")?;
+            let tree = match open_tree(rootfs.as_fd(), c"", OPEN_TREE_CLONE | AT_RECURSIVE) {
+                // The creator has no privilege in its mount namespace either: what init cannot reach, nobody can.
+                Err(Errno::EPERM) => return Ok(()),
+                opened => opened.at("open", "root.path")?,
+            };
             self.detach_from_host(&tree)?;
             self.opened.rootfs = Some(tree);
         }
@@ -252,7 +257,8 @@ impl Rootfs {
         // Only files are made from here on: a directory found once stays the same.
         tree.keep_directories();
         for (at, device) in self.plan.devices.iter().enumerate() {
-            device.make(&mut tree, self.opened.devices.get(at).and_then(Option::as_ref))?;
+            let own = if self.plan.userns && self.opened.devices.is_empty() { device.open_host()? } else { None };
+            device.make(&mut tree, self.opened.devices.get(at).map_or(own.as_ref(), Option::as_ref))?;
         }
         if self.plan.links {
             devices::make_links(&mut tree)?;

@@ -74,6 +74,7 @@ impl Run<'_> {
                 systemd: self.systemd_cgroup,
                 controllers,
                 payload_leaf: true,
+                ..cgroup::Request::default()
             },
             &self.layout,
         )?;
