@@ -68,6 +68,26 @@ conformance-docs: deps-test build ## the same, and write docs/conformance.md
 bench: deps-bench build ## measure against crun, runc and bwrap; writes docs/benchmarks.md and .svg
 	RUSTBOX_BIN=$(BIN) integration/bench/bench
 
+.PHONY: integration
+integration: integration-podman integration-containerd integration-docker ## run the real engines with rustbox and with runc
+
+.PHONY: integration-podman
+integration-podman: build ## podman, as root and rootless
+	@integration/ci/need podman:podman runc:runc catatonit:catatonit /var/lib/dpkg/info/busybox-static.list:busybox-static \
+		/usr/lib/cni/bridge:containernetworking-plugins newuidmap:uidmap fuse-overlayfs:fuse-overlayfs ip:iproute2 criu:criu
+	RUSTBOX_BIN=$(BIN) integration/engines/podman
+
+.PHONY: integration-containerd
+integration-containerd: build ## containerd, by ctr and by CRI
+	@integration/ci/need containerd:containerd runc:runc /var/lib/dpkg/info/busybox-static.list:busybox-static \
+		/usr/lib/cni/bridge:containernetworking-plugins ip:iproute2 criu:criu
+	RUSTBOX_BIN=$(BIN) integration/engines/containerd
+
+.PHONY: integration-docker
+integration-docker: build ## Docker
+	@integration/ci/need dockerd:docker.io runc:runc /var/lib/dpkg/info/busybox-static.list:busybox-static ip:iproute2 iptables:iptables
+	RUSTBOX_BIN=$(BIN) integration/engines/docker
+
 .PHONY: lint
 lint: deps ## check formatting, clippy, and (if installed) cargo-deny and shellcheck
 	cargo fmt --check
