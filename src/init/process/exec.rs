@@ -76,8 +76,11 @@ impl ProcessPlan {
     }
 }
 
+/// In small letters, as Go writes an errno: by `permission denied` and `no such file or directory` Docker's client knows
+/// that it has to end with 126 and 127.
 fn failed(program: &CString, errno: Errno) -> Error {
-    Error::sys("exec", program.to_string_lossy(), errno)
+    let text = format!("exec `{}`: {}", program.to_string_lossy(), errno.desc().to_lowercase());
+    Error::Init { errno: errno as i32, text }
 }
 
 /// Whether `execve` can begin with it: it is there, not a directory, and the effective user may execute it.
