@@ -228,7 +228,8 @@ def processes():
 
 
 def children(directory):
-    return sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+    """The containers' states in a state root. Names with a dot are none: `.seccomp` is rustbox's cache of filters."""
+    return sorted(it for it in os.listdir(directory) if it[0] != ".") if os.path.isdir(directory) else []
 
 
 # --- checks ---
