@@ -262,7 +262,7 @@ fn bad_input_is_status_2_and_runs_nothing() {
         (&["--code", "true", "--keep"], &["--keep"]),
         (&["--code", "true", "--source", "x.sh"], &["--source"]),
         (&["--judge", "-b", "/nowhere"], &["/nowhere"]),
-        (&["--", "/no/such/program"], &["/no/such/program", "No such file"]),
+        (&["--", "/no/such/program"], &["/no/such/program", "no such file"]),
         (&["--", "no-such-program"], &["no-such-program"]),
         (&["--", "/etc/passwd"], &["/etc/passwd"]),
     ] {
