@@ -109,8 +109,10 @@ def apart(function, *arguments, hide_unified=False):
             if libc.unshare(CLONE_NEWNS | CLONE_NEWCGROUP) != 0:
                 raise OSError(ctypes.get_errno(), "unshare")
             libc.mount(None, b"/", None, MS_REC_PRIVATE, None)
-            if hide_unified and os.path.ismount(UNIFIED) and libc.umount2(UNIFIED, 0) != 0:
-                raise OSError(ctypes.get_errno(), "umount the v2 hierarchy")
+            if hide_unified and os.path.ismount(UNIFIED):
+                # In its place a directory like the one below it, of this namespace: crun leaves directories there.
+                if libc.umount2(UNIFIED, 0) != 0 or libc.mount(b"tmpfs", UNIFIED, b"tmpfs", 0, None) != 0:
+                    raise OSError(ctypes.get_errno(), "hide the v2 hierarchy")
             result = {"value": function(*arguments)}
             status = 0
         except BaseException as error:  # the parent prints it
