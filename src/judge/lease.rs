@@ -2,13 +2,15 @@
 //!
 //! Slot *n* is the 65,536 host ids from 1,879,048,192 + 65,536 × *n* (0x70000000 on: above the ranges that
 //! distributions give to users, to `subuid(5)` by default and to systemd's DynamicUser and containers, below 2³¹).
-//! A lease is the symbolic link `<root>/.ids/<slot>` whose text names the sandbox: made in one step, or not at all.
-//! A lease whose owner has no state directory any more is stale and is taken over.
+//! A lease is the symbolic link `<root>/.ids/<slot>` whose text names the sandbox and its supervisor, pid and start time:
+//! made in one step, or not at all. A lease is stale, and is taken over, when its supervisor is dead and its sandbox has
+//! neither state nor stage any more. (A live supervisor may have neither yet, or neither between two steps.)
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use crate::container::identity::{self, ProcessId};
 use crate::error::{At, Error, Result};
 use crate::sys::{Errno, path};
 
@@ -25,28 +27,99 @@ pub const SLOTS: u32 = 2048;
 pub struct Lease {
     directory: OwnedFd,
     slot: u32,
-    owner: String,
+    text: CString,
+}
+
+/// Who has leased a range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The sandbox's id.
+    pub id: String,
+    /// Its supervisor.
+    pub supervisor: ProcessId,
+}
+
+impl Owner {
+    /// The owner that a lease's text names.
+    fn parse(text: &str) -> Option<Owner> {
+        let (id, supervisor) = text.split_once(' ')?;
+        Some(Owner { id: id.to_owned(), supervisor: supervisor.parse().ok()? })
+    }
+
+    /// Whether the supervisor lives.
+    ///
+    /// # Errors
+    /// Where pidfds or `/proc` do not work.
+    pub fn lives(&self) -> Result<bool> {
+        Ok(identity::open(self.supervisor)?.is_some())
+    }
+}
+
+/// A lease as found on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The link's name in `.ids`.
+    pub name: std::ffi::OsString,
+    /// Whose it is; `None` where its text names nobody.
+    pub owner: Option<Owner>,
+}
+
+/// Every lease of a state root.
+///
+/// # Errors
+/// What the file system answers.
+pub fn all(root: &Path) -> Result<Vec<Found>> {
+    let place = root.join(".ids");
+    let entries = match std::fs::read_dir(&place) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.at("read", place.display())?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.at("read", place.display())?;
+        let owner = match std::fs::read_link(entry.path()) {
+            Ok(text) => text.to_str().and_then(Owner::parse),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(_) => None,
+        };
+        found.push(Found { name: entry.file_name(), owner });
+    }
+    Ok(found)
+}
+
+/// Drops one lease, if it is still the one that was found.
+///
+/// # Errors
+/// What the file system answers.
+pub fn drop_found(root: &Path, found: &Found) -> Result<()> {
+    let directory = open(root)?;
+    let name = path::c_path(&found.name).at("name", found.name.display())?;
+    take_away(&directory, &name, |text| std::str::from_utf8(text).ok().and_then(Owner::parse) == found.owner)
+        .at("release the ids of", root.join(".ids").join(&found.name).display())
+        .map(drop)
 }
 
 impl Lease {
-    /// Leases a slot to the sandbox `owner`. `alive` says whether the owner of another lease still has state.
+    /// Leases a slot to the sandbox `id` of this process. `alive` says whether the owner of another lease still lives or has
+    /// state.
     ///
     /// # Errors
     /// [`Error::Refused`] where all slots are taken; else what the file system answers.
-    pub fn take(root: &Path, owner: &str, alive: impl Fn(&str) -> bool) -> Result<Lease> {
+    pub fn take(root: &Path, id: &str, alive: impl Fn(&Owner) -> bool) -> Result<Lease> {
         let directory = open(root)?;
-        let text = CString::new(owner).map_err(|_| Error::Usage(format!("id `{owner}` holds a NUL byte")))?;
+        let text = format!("{id} {}", identity::this_process()?);
+        let text = CString::new(text).map_err(|_| Error::Usage(format!("id `{id}` holds a NUL byte")))?;
         // Start at a place of the process's own, so that concurrent runs seldom meet.
         let start = std::process::id() % SLOTS;
         for slot in (start..SLOTS).chain(0..start) {
             let name = name(slot);
             match path::symlinkat(&text, directory.as_fd(), &name) {
-                Ok(()) => return Ok(Lease { directory, slot, owner: owner.to_owned() }),
+                Ok(()) => return Ok(Lease { directory, slot, text }),
                 Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(errno).at("lease ids in", root.join(".ids").display()),
             }
             if stale(&directory, &name, &alive) && path::symlinkat(&text, directory.as_fd(), &name).is_ok() {
-                return Ok(Lease { directory, slot, owner: owner.to_owned() });
+                return Ok(Lease { directory, slot, text });
             }
         }
         Err(Error::Refused(format!("all {SLOTS} ranges of host ids are leased in `{}`", root.join(".ids").display())))
@@ -64,32 +137,21 @@ impl Lease {
     pub fn release(self) -> Result<()> {
         let name = name(self.slot);
         match path::readlinkat(self.directory.as_fd(), &name) {
-            Ok(owner) if owner == self.owner.as_bytes() => {
-                path::unlinkat(self.directory.as_fd(), &name, 0).at("release the ids of", &self.owner)
+            Ok(text) if text == self.text.as_bytes() => {
+                path::unlinkat(self.directory.as_fd(), &name, 0).at("release the ids of", self.text.to_string_lossy())
             }
             _ => Ok(()),
         }
     }
 }
 
-/// Drops the lease of `owner`, if there is one: for `delete` and recovery, which know only the id.
+/// Drops the lease of the sandbox `id`, if there is one: for `delete` and recovery, which know only the id.
 ///
 /// # Errors
 /// What the file system answers.
-pub fn release_of(root: &Path, owner: &str) -> Result<()> {
-    let directory = match path::open(root.join(".ids"), libc::O_RDONLY | libc::O_DIRECTORY) {
-        Ok(directory) => directory,
-        Err(Errno::ENOENT) => return Ok(()),
-        Err(errno) => return Err(errno).at("open", root.join(".ids").display()),
-    };
-    for entry in std::fs::read_dir(root.join(".ids")).at("read", root.join(".ids").display())?.flatten() {
-        let target = std::fs::read_link(entry.path()).unwrap_or_default();
-        if target.as_os_str() == owner {
-            let name = path::c_path(entry.file_name()).at("name", entry.path().display())?;
-            path::unlinkat(directory.as_fd(), &name, 0).at("release the ids of", owner)?;
-        }
-    }
-    Ok(())
+pub fn release_of(root: &Path, id: &str) -> Result<()> {
+    let own = |found: &Found| found.owner.as_ref().is_some_and(|owner| owner.id == id);
+    all(root)?.iter().filter(|found| own(found)).try_for_each(|found| drop_found(root, found))
 }
 
 fn name(slot: u32) -> CString {
@@ -109,25 +171,30 @@ fn open(root: &Path) -> Result<OwnedFd> {
     }
 }
 
-/// Removes a lease whose owner is gone. Renamed aside first: of several who try, one removes this very link, and a
+/// Removes a lease whose owner is gone; whether the slot is free now.
+fn stale(directory: &OwnedFd, name: &CString, alive: &impl Fn(&Owner) -> bool) -> bool {
+    let Ok(text) = path::readlinkat(directory.as_fd(), name) else { return true };
+    if std::str::from_utf8(&text).ok().and_then(Owner::parse).is_some_and(|owner| alive(&owner)) {
+        return false;
+    }
+    take_away(directory, name, |now| now == text).unwrap_or(false)
+}
+
+/// Removes a link that is still as `expected`. Renamed aside first: of several who try, one removes this very link, and a
 /// link that a newcomer has made meanwhile is put back.
-fn stale(directory: &OwnedFd, name: &CString, alive: &impl Fn(&str) -> bool) -> bool {
-    let Ok(owner) = path::readlinkat(directory.as_fd(), name) else { return true };
-    let owner = String::from_utf8_lossy(&owner).into_owned();
-    if alive(&owner) {
-        return false;
-    }
+fn take_away(directory: &OwnedFd, name: &CString, expected: impl Fn(&[u8]) -> bool) -> crate::sys::Result<bool> {
     let aside = format!("{}.stale.{}", name.to_string_lossy(), std::process::id());
-    let Ok(aside) = CString::new(aside) else { return false };
-    if path::rename_noreplace(directory.as_fd(), name, &aside).is_err() {
-        return false;
+    let aside = CString::new(aside).map_err(|_| Errno::EINVAL)?;
+    match path::rename_noreplace(directory.as_fd(), name, &aside) {
+        Ok(()) => {}
+        Err(Errno::ENOENT) => return Ok(false),
+        Err(errno) => return Err(errno),
     }
-    let taken = path::readlinkat(directory.as_fd(), &aside).unwrap_or_default();
-    if taken != owner.as_bytes() {
-        let _ = path::rename_noreplace(directory.as_fd(), &aside, name);
-        return false;
+    if !expected(&path::readlinkat(directory.as_fd(), &aside).unwrap_or_default()) {
+        path::rename_noreplace(directory.as_fd(), &aside, name)?;
+        return Ok(false);
     }
-    path::unlinkat(directory.as_fd(), &aside, 0).is_ok()
+    path::unlinkat(directory.as_fd(), &aside, 0).map(|()| true)
 }
 
 #[cfg(test)]
@@ -153,7 +220,7 @@ mod tests {
         let lost = Lease::take(root.path(), "lost", |_| true).unwrap();
         let base = lost.base();
         drop(lost);
-        let next = Lease::take(root.path(), "next", |owner| owner != "lost").unwrap();
+        let next = Lease::take(root.path(), "next", |owner| owner.id != "lost").unwrap();
         assert_eq!(next.base(), base);
         assert_eq!(std::fs::read_dir(root.path().join(".ids")).unwrap().count(), 1);
         release_of(root.path(), "next").unwrap();

@@ -235,7 +235,10 @@ impl<'a> Run<'a> {
     /// Leases host ids.
     fn lease(&mut self) -> Result<()> {
         let root = self.root.path().to_owned();
-        let alive = |owner: &str| root.join(owner).exists() || Stage::place(&root, owner).exists();
+        // Who cannot be asked counts as alive.
+        let alive = |owner: &lease::Owner| {
+            owner.lives().unwrap_or(true) || root.join(&owner.id).exists() || Stage::place(&root, &owner.id).exists()
+        };
         self.lease = Some(Lease::take(self.root.path(), &self.id, alive)?);
         Ok(())
     }
