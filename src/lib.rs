@@ -12,6 +12,7 @@
 //! | [`seccomp`] | filters for engines' profiles and for the judge |
 //! | [`cleanup`] | release and the proof that nothing remains |
 //! | [`judge`] | limits, supervisor, evidence, verdicts, languages |
+//! | [`worker`] | what dead commands have left, and recovery |
 //! | [`cli`] | one file per command |
 //! | [`sys`] | the system calls: the only module with `unsafe` |
 
@@ -25,5 +26,6 @@ pub mod judge;
 pub mod seccomp;
 pub mod spec;
 pub mod sys;
+pub mod worker;
 
 pub use error::{At, Context, Error, Result};

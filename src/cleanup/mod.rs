@@ -5,7 +5,7 @@
 //! then vouches for the rest), no cgroup directory and so no process in one is left, no mount below
 //! the container's rootfs or state directory is in sight, the state directory is gone.
 
-mod mounts;
+pub mod mounts;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;

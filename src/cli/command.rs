@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 
 use super::{
-    checkpoint, create, delete, events, exec, features, kill, list, manual, pause, ps, reference, restore, run, spec,
-    start, state, update, verdict,
+    checkpoint, create, delete, events, exec, features, health, kill, list, manual, pause, ps, reference, restore, run,
+    spec, start, state, update, verdict,
 };
 
 macro_rules! commands {
@@ -77,6 +77,8 @@ commands! {
     Exec("exec", Box<exec::Args>),
     /// Judge a stored run again, by its evidence
     Verdict("verdict", verdict::Args),
+    /// Find what dead commands have left of this worker, or remove it and prove it gone
+    Health("health", health::Args),
     /// List the containers
     List("list", list::Args),
     /// List the processes of a container

@@ -9,6 +9,7 @@ pub mod exe;
 pub mod exec;
 pub mod features;
 pub mod global;
+pub mod health;
 pub mod judge_args;
 pub mod kill;
 pub mod list;
@@ -30,8 +31,8 @@ pub mod verdict;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use crate::error::Error;
 pub use command::Command;
@@ -64,13 +65,13 @@ pub struct Cli {
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<_> = arguments.into_iter().collect();
     exe::protect_early(&arguments);
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Where even this cannot be printed, nobody is there to read it.
             let _ = error.print();
             let shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return ExitCode::from(if shown { 0 } else { 2 });
+            return ExitCode::from(if shown { 0 } else { usage_status(&arguments) });
         }
     };
     let Cli { global, command, .. } = cli;
@@ -88,6 +89,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(args) => return run::main(&global, *args),
         Command::Exec(args) => return exec::main(&global, *args),
         Command::Verdict(args) => return verdict::main(&global, &args),
+        Command::Health(args) => return health::main(&global, &args),
         Command::List(args) => list::main(&global, &args),
         Command::Ps(args) => ps::main(&global, &args),
         Command::Pause(args) => pause::main(&global, &args, true),
@@ -105,6 +107,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&global, &error),
+    }
+}
+
+/// The exit status of a command line that makes no sense: each command has its own.
+fn usage_status(arguments: &[OsString]) -> u8 {
+    let known = Cli::command().ignore_errors(true).try_get_matches_from(arguments);
+    match known.ok().as_ref().and_then(|matches| matches.subcommand_name()) {
+        Some("health") => health::USAGE,
+        _ => 2,
     }
 }
 

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use crate::cleanup::{self, Proof};
 use crate::container::hooks::Kind;
+use crate::container::identity;
 use crate::container::report::Report;
 use crate::container::running_hook;
 use crate::container::state::{Directory, Record, Root, Status, read_init, status};
@@ -27,11 +28,22 @@ pub fn delete(root: &Root, id: &str, force: bool) -> Result<Option<Deleted>> {
         Err(Error::State { .. }) if force && crate::spec::validate_id(id).is_ok() => return Ok(None),
         other => other?,
     };
-    let mut record = directory.record()?;
-    let (now, live) = status(directory.fd(), &record)?;
+    let record = directory.record()?;
+    let (now, _) = status(directory.fd(), &record)?;
     if !force && matches!(now, Status::Running | Status::Paused | Status::Creating) {
         return Err(Error::state(id, format!("cannot be deleted: it is {now}; use --force, or kill it first")));
     }
+    delete_locked(root, directory, record).map(Some)
+}
+
+/// Deletes a container in any state.
+///
+/// # Errors
+/// Where its status cannot be told, or it cannot be thawed. What remains after that is in the proof.
+pub fn delete_locked(root: &Root, directory: Directory, mut record: Record) -> Result<Deleted> {
+    let (now, live) = status(directory.fd(), &record)?;
+    // Whoever has its pids, or is in its cgroups, is another one.
+    let other_boot = record.boot_id != identity::boot_id()?;
     if let (Status::Paused, Some(live)) = (now, &live) {
         // A frozen process dies when it is thawed.
         let _ = crate::sys::process::pidfd_send_signal(live.pidfd.as_fd(), libc::SIGKILL);
@@ -39,21 +51,22 @@ pub fn delete(root: &Root, id: &str, force: bool) -> Result<Option<Deleted>> {
     }
     let mut pidfd = live.map(|live| live.pidfd);
     if pidfd.is_none()
-        && let Some(init) = read_init(directory.fd(), id)?
+        && !other_boot
+        && let Some(init) = read_init(directory.fd(), &record.id)?
     {
         // A dead init still vouches for its pid namespace, where it was one.
         pidfd = crate::sys::process::pidfd_open(init.pid)
             .ok()
             .filter(|fd| crate::sys::process::wait_end(fd.as_fd(), 0).unwrap_or(false));
     }
-    if pidfd.is_none() && !directory.was_entered() {
+    if pidfd.is_none() && (other_boot || !directory.was_entered()) {
         record.cgroup = record.cgroup.unentered();
     }
     let mut deleted = release(root, directory, &record, pidfd);
     if deleted.proof.clean {
-        deleted.warnings.extend(crate::judge::run::discard(root, id).err());
+        deleted.warnings.extend(crate::judge::run::discard(root, &record.id).err());
     }
-    Ok(Some(deleted))
+    Ok(deleted)
 }
 
 /// Releases a container whose directory is locked, poststop hooks included.

@@ -2,7 +2,7 @@
 //!
 //! Hooks of the container's namespaces are processes of the container and end with it.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use oci_spec::runtime::Hook;
@@ -35,11 +35,22 @@ pub fn run(directory: BorrowedFd<'_>, kind: Kind, hooks: &[Hook], state: &[u8]) 
     ran
 }
 
-/// Ends a hook that a runtime which died has left running, with its process group. Says what was ended, if anything.
+/// The hook on record, in words, where it runs.
 ///
 /// # Errors
-/// Where it does not end by the deadline, or cannot be looked for.
-pub fn end(directory: BorrowedFd<'_>, record: &Record, deadline: Instant) -> Result<Option<String>> {
+/// Where it cannot be looked for.
+pub fn running(directory: BorrowedFd<'_>, record: &Record) -> Result<Option<String>> {
+    Ok(find(directory, record)?.map(|hook| hook.name))
+}
+
+/// A hook that runs.
+struct Found {
+    name: String,
+    id: ProcessId,
+    pidfd: OwnedFd,
+}
+
+fn find(directory: BorrowedFd<'_>, record: &Record) -> Result<Option<Found>> {
     let text = match path::read_at(directory, FILE, 128) {
         Ok(text) => text,
         Err(Errno::ENOENT) => return Ok(None),
@@ -54,7 +65,15 @@ pub fn end(directory: BorrowedFd<'_>, record: &Record, deadline: Instant) -> Res
         return Ok(None);
     }
     let Some(pidfd) = identity::open(id)? else { return Ok(None) };
-    let name = format!("{kind} hook, process {}", id.pid);
+    Ok(Some(Found { name: format!("{kind} hook, process {}", id.pid), id, pidfd }))
+}
+
+/// Ends a hook that a runtime which died has left running, with its process group. Says what was ended, if anything.
+///
+/// # Errors
+/// Where it does not end by the deadline, or cannot be looked for.
+pub fn end(directory: BorrowedFd<'_>, record: &Record, deadline: Instant) -> Result<Option<String>> {
+    let Some(Found { name, id, pidfd }) = find(directory, record)? else { return Ok(None) };
     // Another failure means that it leads no group of its own yet, or not any more.
     if let Err(Errno::EINVAL) = process::pidfd_signal_group(pidfd.as_fd(), libc::SIGKILL) {
         // Before Linux 6.9. It was alive just now, and a pid is not given out again at once.

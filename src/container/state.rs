@@ -189,7 +189,11 @@ impl Root {
         Ok((dir, record))
     }
 
-    fn open_directory(&self, id: &str) -> Result<OwnedFd> {
+    /// Opens an existing container's directory, without a lock.
+    ///
+    /// # Errors
+    /// As [`Root::lock`].
+    pub fn open_directory(&self, id: &str) -> Result<OwnedFd> {
         crate::spec::validate_id(id)?;
         let name = path::c_path(id).at("name", id)?;
         path::openat(self.fd(), &name, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0).map_err(|errno| {

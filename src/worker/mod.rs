@@ -1,0 +1,10 @@
+//! The worker: all containers of one state root, and what dead commands have left of others.
+//!
+//! [`survey`] looks and changes nothing; [`recover`] removes what is provably stale and looks again. A command that lives is
+//! recognised by its lock, or by its pid and start time, so both are safe at any time.
+
+pub mod recover;
+pub mod survey;
+
+pub use recover::{Recovered, recover};
+pub use survey::{Kind, Leftover, Survey, survey};
