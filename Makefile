@@ -80,7 +80,7 @@ integration-podman: build ## podman, as root and rootless
 .PHONY: integration-containerd
 integration-containerd: build ## containerd, by ctr and by CRI
 	@integration/ci/need containerd:containerd runc:runc /var/lib/dpkg/info/busybox-static.list:busybox-static \
-		/usr/lib/cni/bridge:containernetworking-plugins ip:iproute2 criu:criu
+		/usr/lib/cni/bridge:containernetworking-plugins ip:iproute2 criu:criu $(PYTHON_MODULES)/grpc:python3-grpcio
 	RUSTBOX_BIN=$(BIN) integration/engines/containerd
 
 .PHONY: integration-docker

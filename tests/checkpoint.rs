@@ -166,6 +166,30 @@ fn bind_mounts_come_from_the_bundle_again() {
 }
 
 #[test]
+fn a_paused_container_is_saved_and_stays_paused_or_goes() {
+    rustbox_only!();
+    let criu = need_criu!();
+    let t = Test::new();
+    let c = t.bundle(counter());
+    c.up();
+    until("a count of 5", || count(&c) >= 5);
+    let before = count(&c);
+    t.runtime(&["pause", &c.id]).ok();
+    let first = Images { directory: t.path("images/first"), ..Images::of(&c, &criu) };
+    let out = first.checkpoint(&["--leave-running"]);
+    assert_eq!(out.code, 0, "{out:#?}\n{}", first.log("dump.log"));
+    assert_eq!(c.status(), "paused");
+    let second = Images { directory: t.path("images/second"), ..Images::of(&c, &criu) };
+    let out = second.checkpoint(&[]);
+    assert_eq!(out.code, 0, "{out:#?}\n{}", second.log("dump.log"));
+    t.assert_nothing_left();
+    second.restore(&[]).ok();
+    until("a higher count", || count(&c) > before + 3);
+    c.kill_and_delete();
+    t.assert_nothing_left();
+}
+
+#[test]
 fn leave_running_lets_the_container_go_on() {
     rustbox_only!();
     let criu = need_criu!();
@@ -260,7 +284,7 @@ fn a_terminal_comes_back_over_a_console_socket() {
 }
 
 #[test]
-fn only_a_running_container_can_be_checkpointed() {
+fn only_a_started_container_can_be_checkpointed() {
     rustbox_only!();
     let t = Test::new();
     let c = t.bundle(spec().args(&["sleep", "1000"]));
@@ -269,9 +293,6 @@ fn only_a_running_container_can_be_checkpointed() {
     c.create().ok();
     images.checkpoint(&[]).denied().says(&[&c.id, "it is created"]);
     c.start().ok();
-    t.runtime(&["pause", &c.id]).ok();
-    images.checkpoint(&[]).denied().says(&[&c.id, "paused; resume it first"]);
-    t.runtime(&["resume", &c.id]).ok();
     c.kill("KILL").ok();
     c.wait_status("stopped");
     images.checkpoint(&[]).denied().says(&[&c.id, "it is stopped"]);

@@ -34,7 +34,7 @@ pub struct Dump {
     pub page_server: Option<(String, u16)>,
 }
 
-/// Dumps a running container, and releases it unless it is to go on.
+/// Dumps a running or paused container (one that was paused runs for a moment), and releases it unless it is to go on.
 ///
 /// # Errors
 /// [`Error::State`] where it does not run; CRIU's own words where it cannot. The container then goes on.
@@ -43,9 +43,8 @@ pub fn checkpoint(root: &Root, id: &str, dump: &Dump) -> Result<Option<Deleted>>
     let directory = root.lock(id)?;
     let record = directory.record()?;
     let (now, live) = status(directory.fd(), &record)?;
-    let (Status::Running, Some(live)) = (now, live) else {
-        let hint = if now == Status::Paused { "; resume it first" } else { "" };
-        return Err(Error::state(id, format!("cannot be checkpointed: it is {now}{hint}")));
+    let (Status::Running | Status::Paused, Some(live)) = (now, live) else {
+        return Err(Error::state(id, format!("cannot be checkpointed: it is {now}")));
     };
     let spec = read_spec(directory.fd(), id)?;
     if let Some(parent) = &dump.parent {
@@ -96,7 +95,17 @@ pub fn checkpoint(root: &Root, id: &str, dump: &Dump) -> Result<Option<Deleted>>
         }
         opened.open_again()
     })?;
-    criu.request(request, &options, &opened.log, &mut |_| Ok(()))?;
+    // containerd pauses a task before it asks for a checkpoint. CRIU cannot stop what is frozen already: it freezes it anew.
+    let cgroup = record.cgroup.open();
+    let paused = now == Status::Paused;
+    if paused {
+        cgroup.thaw()?;
+    }
+    let dumped = criu.request(request, &options, &opened.log, &mut |_| Ok(()));
+    if paused && (dumped.is_err() || dump.leave_running || dump.pre_dump) {
+        cgroup.freeze()?;
+    }
+    dumped?;
     if dump.leave_running || dump.pre_dump {
         return Ok(None);
     }
