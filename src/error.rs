@@ -55,6 +55,10 @@ pub enum Error {
     #[error("refused: {0}")]
     Refused(String),
 
+    /// The worker takes no work.
+    #[error("this worker is quarantined, {0}")]
+    Quarantined(String),
+
     /// Something that should be gone after a release remains; the proof names it.
     #[error("cleanup of `{id}` is not proved: {}", left.join("; "))]
     Unclean {

@@ -1,4 +1,4 @@
-//! `health --verify-clean` and `health --recover`: what dead commands leave is found, removed and proved gone; what lives is
+//! `health`: whether the worker can be trusted; what dead commands leave is found, removed and proved gone; what lives is
 //! left alone.
 
 mod common;
@@ -71,8 +71,10 @@ fn usage_errors_have_status_64() {
     rustbox_only!();
     let t = Test::new();
     for args in [
-        &["health"][..],
-        &["health", "--no-such"],
+        &["health", "--no-such"][..],
+        &["health", "--quarantine"],
+        &["health", "--quarantine", "--reason", ""],
+        &["health", "--force"],
         &["health", "--cleanup"],
         &["health", "--recover", "--verify-clean"],
     ] {
@@ -284,4 +286,170 @@ fn recoveries_at_once_take_turns_and_disturb_no_run() {
     }
     recover(&t);
     nothing_judged_left(&t);
+}
+
+/// `health …`; the harness gives every test a state directory of its own.
+fn health(t: &Test, args: &[&str]) -> Out {
+    t.runtime(&[&["health"], args].concat())
+}
+
+fn history(t: &Test) -> Vec<Value> {
+    let text = fs::read_to_string(t.path("worker/history.jsonl")).unwrap();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// `create`, `run` and a judged `run` with the same state directory.
+fn work(t: &Test) -> [Out; 3] {
+    let c = t.bundle(sh("true"));
+    let state = t.path("worker");
+    let (state, bundle) = (state.to_str().unwrap(), c.bundle.to_str().unwrap());
+    let id = format!("rbt-{}-code", t.tag);
+    let created = t.runtime(&["--state-dir", state, "create", "-b", bundle, &c.id]);
+    c.delete_force().ok();
+    let run = t.runtime(&["--state-dir", state, "run", "-b", bundle, &c.id]);
+    [created, run, t.runtime(&["--state-dir", state, "run", "--code", "true", &id])]
+}
+
+#[test]
+fn a_quarantined_worker_takes_no_work_until_an_operator_says_so() {
+    rustbox_only!();
+    let t = Test::new();
+    let before = health(&t, &["--json"]).ok().json();
+    assert_eq!((&before["status"], &before["can_accept"]), (&json!("healthy"), &json!(true)));
+    assert!(!t.path("worker").exists(), "asking has made something");
+    let c = t.bundle(sh("sleep 600"));
+    c.up();
+    health(&t, &["--quarantine", "--reason", "disk is odd"]).ok();
+    for out in work(&t) {
+        out.fails().code(4).says(&["quarantined", "disk is odd"]);
+    }
+    let now = health(&t, &["--json"]).code(2).json();
+    assert_eq!((&now["status"], &now["can_accept"]), (&json!("quarantined"), &json!(false)));
+    assert_eq!((&now["reasons"][0], &now["live"]), (&json!("disk is odd"), &json!(1)));
+    assert!(health(&t, &[]).code(2).stdout.contains("disk is odd"));
+    // What is there can still be seen and ended.
+    let state = t.path("worker");
+    for args in [&["state", &c.id][..], &["kill", &c.id, "KILL"], &["delete", "--force", &c.id]] {
+        t.runtime(&[&["--state-dir", state.to_str().unwrap()], args].concat()).ok();
+    }
+    health(&t, &[]).code(2);
+    health(&t, &["--unquarantine", "--reason", "new disk"]).ok();
+    health(&t, &[]).ok();
+    for out in work(&t) {
+        out.ok();
+    }
+    let changes: Vec<_> =
+        history(&t).iter().map(|it| (it["to"].clone(), it["reason"].clone(), it["by"].clone())).collect();
+    let expected = [("quarantined", "disk is odd"), ("healthy", "new disk")];
+    assert_eq!(changes, expected.map(|(to, reason)| (json!(to), json!(reason), json!("operator"))));
+    t.assert_nothing_left();
+}
+
+#[test]
+fn three_failed_cleanups_in_a_row_quarantine_the_worker() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(sh("true"));
+    c.up();
+    c.wait_status("stopped");
+    let state = t.path("worker");
+    let delete = || t.runtime(&["--state-dir", state.to_str().unwrap(), "delete", &c.id]);
+    // A mount below its root file system that is not the container's: nobody unmounts it.
+    let place = c.rootfs().join("tmp");
+    let flags = nix::mount::MsFlags::empty();
+    fs::create_dir_all(&place).unwrap();
+    nix::mount::mount(Some("tmpfs"), &place, Some("tmpfs"), flags, None::<&str>).unwrap();
+    for n in 1..=2 {
+        delete().denied();
+        let now = health(&t, &["--json"]).code(1).json();
+        assert_eq!((&now["status"], &now["consecutive_cleanup_failures"]), (&json!("unhealthy"), &json!(n)));
+        assert!(now["last_cleanup_error"].as_str().unwrap().contains(&c.id), "{now:#}");
+    }
+    for out in work(&t) {
+        out.ok();
+    }
+    // The judged run has cleaned up: no longer in a row.
+    health(&t, &[]).ok();
+    for _ in 0..3 {
+        delete().denied();
+    }
+    let now = health(&t, &["--json"]).code(2).json();
+    assert_eq!((&now["last_change"]["by"], &now["consecutive_cleanup_failures"]), (&json!("automatic"), &json!(3)));
+    for out in work(&t) {
+        out.fails().code(4);
+    }
+    nix::mount::umount(&place).unwrap();
+    delete().ok();
+    health(&t, &[]).code(2);
+    health(&t, &["--unquarantine", "--reason", "unmounted"]).ok();
+    let seen: Vec<_> = history(&t).iter().map(|it| it["to"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(seen, ["unhealthy", "healthy", "unhealthy", "quarantined", "healthy"]);
+    t.assert_nothing_left();
+}
+
+#[test]
+fn leftovers_make_the_worker_unhealthy_and_keep_a_quarantine() {
+    rustbox_only!();
+    let t = Test::new();
+    fs::create_dir_all(t.root.join("emptied")).unwrap();
+    assert!(health(&t, &[]).code(1).stdout.contains("--verify-clean"));
+    health(&t, &["--quarantine", "--reason", "look"]).ok();
+    health(&t, &["--unquarantine", "--reason", "done"]).denied().says(&["1 left"]);
+    health(&t, &[]).code(2);
+    health(&t, &["--unquarantine", "--force", "--reason", "done"]).ok();
+    health(&t, &["--recover"]).ok();
+    health(&t, &[]).ok();
+}
+
+#[test]
+fn a_state_that_cannot_be_understood_is_never_taken_for_healthy() {
+    rustbox_only!();
+    let t = Test::new();
+    health(&t, &["--quarantine", "--reason", "x"]).ok();
+    let file = t.path("worker/health.json");
+    let sound = fs::read_to_string(&file).unwrap();
+    let newer = sound.replace("\"schema_version\":1", "\"schema_version\":2");
+    for broken in ["", "{", "[]", "{}", newer.as_str()] {
+        fs::write(&file, broken).unwrap();
+        let now = health(&t, &["--json"]).code(1).json();
+        assert_eq!((&now["status"], &now["can_accept"]), (&json!("unhealthy"), &json!(false)), "{broken}");
+        assert!(now["reasons"][0].as_str().unwrap().contains("health.json"), "{now:#}");
+        for out in work(&t) {
+            out.fails().code(4).says(&["health.json"]);
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), broken, "silently replaced");
+    }
+    health(&t, &["--unquarantine", "--reason", "looked at it"]).ok();
+    health(&t, &[]).ok();
+    // A last line that a crash has cut short is counted, and spoils no other.
+    let file = t.path("worker/history.jsonl");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{text}{{\"time\":")).unwrap();
+    health(&t, &["--quarantine", "--reason", "y"]).ok();
+    health(&t, &["--unquarantine", "--reason", "z"]).ok();
+    assert!(health(&t, &[]).code(1).stdout.contains("1 lines of the history"));
+    assert_eq!(history(&t).last().unwrap()["reason"], "z");
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_hundred_changes_at_once_are_all_in_the_history() {
+    rustbox_only!();
+    let t = Test::new();
+    let command = |n: u32| {
+        let mut command = Command::new(binary());
+        command.arg("--root").arg(&t.root).arg("--state-dir").arg(t.path("worker"));
+        command.args(["health", "--quarantine", "--reason", &format!("change {n}")]);
+        t.spawn(command, Stdio::null())
+    };
+    let running: Vec<_> = (0..100).map(command).collect();
+    for change in running {
+        change.wait().ok();
+    }
+    let mut reasons: Vec<_> = history(&t).iter().map(|it| it["reason"].as_str().unwrap().to_owned()).collect();
+    let last = reasons.last().unwrap().clone();
+    assert_eq!(health(&t, &["--json"]).code(2).json()["reasons"][0], last.as_str());
+    reasons.sort();
+    reasons.dedup();
+    assert_eq!(reasons.len(), 100);
 }

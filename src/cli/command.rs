@@ -77,7 +77,7 @@ commands! {
     Exec("exec", Box<exec::Args>),
     /// Judge a stored run again, by its evidence
     Verdict("verdict", verdict::Args),
-    /// Find what dead commands have left of this worker, or remove it and prove it gone
+    /// Tell whether this worker can be trusted, find what dead commands have left of it, remove it and prove it gone
     Health("health", health::Args),
     /// List the containers
     List("list", list::Args),

@@ -102,6 +102,7 @@ pub fn connect_to(path: &Path) -> Result<OwnedFd> {
 /// What is wrong with the bundle, or refused by the kernel.
 pub fn main(global: &Global, args: Args) -> Result<()> {
     spec::validate_id(&args.id)?;
+    global.standing().admit()?;
     let bundle = args.bundle.load()?;
     super::exe::protect(&bundle.spec)?;
     let log = global.log();

@@ -32,5 +32,10 @@ pub fn main(global: &Global, args: &Args) -> Result<()> {
     }
     let proof = || serde_json::to_string(&deleted.proof).unwrap_or_default();
     global.log().debug(|| format!("deleted {}: {}", args.id, proof()));
-    deleted.proof.require().map(drop)
+    deleted.proof.require()?;
+    // It is deleted, whatever becomes of the count.
+    if let Err(error) = global.standing().cleanup_succeeded() {
+        global.log().warn(&error.to_string());
+    }
+    Ok(())
 }

@@ -8,6 +8,7 @@ use crate::cli::log::Log;
 use crate::container::state::Root;
 use crate::error::Result;
 use crate::sys::process;
+use crate::worker::Standing;
 
 /// How lines of the log are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -45,6 +46,9 @@ pub struct Global {
     /// Directory of the containers' states [default: /run/rustbox, or $XDG_RUNTIME_DIR/rustbox]
     #[arg(long, global = true, value_name = "DIR")]
     root: Option<PathBuf>,
+    /// Directory of the worker's health, which survives reboots [default: $RUSTBOX_STATE_DIR, /var/lib/rustbox, or $XDG_STATE_HOME/rustbox]
+    #[arg(long, global = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
     /// Append the log to this file; errors also go to stderr
     #[arg(long, global = true, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -89,6 +93,19 @@ impl Global {
                 _ => PathBuf::from("/run/rustbox"),
             },
         }
+    }
+
+    /// The worker's standing.
+    pub fn standing(&self) -> Standing {
+        let home = |name: &str, below: &str| std::env::var_os(name).map(|dir| PathBuf::from(dir).join(below));
+        let given = self.state_dir.clone().or_else(|| std::env::var_os("RUSTBOX_STATE_DIR").map(PathBuf::from));
+        Standing::new(match given {
+            Some(dir) => dir,
+            None if self.rootless() => home("XDG_STATE_HOME", "rustbox")
+                .or_else(|| home("HOME", ".local/state/rustbox"))
+                .unwrap_or_else(|| PathBuf::from("/var/lib/rustbox")),
+            None => PathBuf::from("/var/lib/rustbox"),
+        })
     }
 
     /// Whether the runtime lacks privilege on the host.

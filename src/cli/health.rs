@@ -1,19 +1,21 @@
-//! `rustbox health`: what dead commands have left of this worker, and its removal.
+//! `rustbox health`: whether this worker can be trusted, what dead commands have left of it, and its removal.
 
 use std::fmt::Write;
 use std::process::ExitCode;
 
 use crate::cli::{Global, say, say_json};
 use crate::error::{Error, Result};
+use crate::worker::health::Health;
+use crate::worker::standing::Status;
 use crate::worker::survey::open_root;
 use crate::worker::{Leftover, Recovered, Survey, recover, survey};
 
 /// Exit status of a usage error.
 pub const USAGE: u8 = 64;
 
-/// Find what dead commands have left of this worker, or remove it and prove it gone
+/// Tell whether this worker can be trusted, find what dead commands have left of it, remove it and prove it gone
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("what").required(true).args(["verify_clean", "recover"])))]
+#[command(group(clap::ArgGroup::new("what").args(["verify_clean", "recover", "quarantine", "unquarantine"])))]
 pub struct Args {
     /// List what was left, and change nothing
     #[arg(long)]
@@ -24,16 +26,28 @@ pub struct Args {
     /// With --recover: stopped containers too, poststop hooks included
     #[arg(long, requires = "recover")]
     pub cleanup: bool,
+    /// Take no more work: create and judged runs are refused
+    #[arg(long, requires = "reason")]
+    pub quarantine: bool,
+    /// Take work again
+    #[arg(long, requires = "reason")]
+    pub unquarantine: bool,
+    /// With --unquarantine: also while something is left
+    #[arg(long, requires = "unquarantine")]
+    pub force: bool,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub reason: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// Runs `health`. Exit status 0: clean; 1: something is left, or the worker cannot be looked at.
+/// Runs `health`. Exit status 0: healthy, or clean; 1: unhealthy, something is left, or the worker cannot be looked at; 2:
+/// quarantined.
 pub fn main(global: &Global, args: &Args) -> ExitCode {
     match run(global, args) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             global.log().error(&error.to_string());
             ExitCode::from(if matches!(error, Error::Usage(_)) { USAGE } else { 1 })
@@ -41,24 +55,47 @@ pub fn main(global: &Global, args: &Args) -> ExitCode {
     }
 }
 
-fn run(global: &Global, args: &Args) -> Result<bool> {
-    let place = global.root_path();
-    let Some(root) = open_root(&place)? else {
-        let nothing = Survey { clean: true, root: place, ..Survey::default() };
-        print(args, &nothing, || lines(&nothing))?;
-        return Ok(true);
+fn run(global: &Global, args: &Args) -> Result<u8> {
+    let root = open_root(&global.root_path())?;
+    let look = || match &root {
+        Some(root) => survey(root),
+        None => Ok(Survey { clean: true, root: global.root_path(), ..Survey::default() }),
     };
-    if args.recover {
-        let recovered = recover(&root, args.cleanup)?;
+    let reason = args.reason.as_deref().unwrap_or_default();
+    if args.quarantine {
+        global.standing().quarantine(reason)?;
+        return Ok(0);
+    }
+    if args.unquarantine {
+        let left = look()?.leftovers.len();
+        if left > 0 && !args.force {
+            return Err(Error::Other(format!("{left} left, see --verify-clean; --recover, or --force")));
+        }
+        global.standing().unquarantine(reason)?;
+        return Ok(0);
+    }
+    if args.recover
+        && let Some(root) = &root
+    {
+        let recovered = recover(root, args.cleanup)?;
         for words in recovered.warnings.iter().chain(&recovered.failures) {
             global.log().warn(words);
         }
         print(args, &recovered, || removed(&recovered) + &lines(&recovered.after))?;
-        return Ok(recovered.after.clean && recovered.failures.is_empty());
+        return Ok(u8::from(!recovered.after.clean || !recovered.failures.is_empty()));
     }
-    let survey = survey(&root)?;
-    print(args, &survey, || lines(&survey))?;
-    Ok(survey.clean)
+    let survey = look()?;
+    if args.recover || args.verify_clean {
+        print(args, &survey, || lines(&survey))?;
+        return Ok(u8::from(!survey.clean));
+    }
+    let health = Health::of(&global.standing(), &survey)?;
+    print(args, &health, || health.table())?;
+    Ok(match health.status {
+        Status::Healthy => 0,
+        Status::Unhealthy => 1,
+        Status::Quarantined => 2,
+    })
 }
 
 fn print(args: &Args, value: &impl serde::Serialize, table: impl FnOnce() -> String) -> Result<()> {

@@ -122,10 +122,25 @@ fn usage_status(arguments: &[OsString]) -> u8 {
 /// Says an error once, on stderr and in the log, and gives the exit status that belongs to it.
 pub fn report(global: &Global, error: &Error) -> ExitCode {
     global.log().error(&error.to_string());
+    if let Some(left) = unclean(error)
+        && let Err(error) = global.standing().cleanup_failed(&left)
+    {
+        global.log().warn(&error.to_string());
+    }
     ExitCode::from(match error {
         Error::Usage(_) => 2,
+        Error::Quarantined(_) => 4,
         _ => 1,
     })
+}
+
+/// What an unproved cleanup has left, in words.
+fn unclean(error: &Error) -> Option<String> {
+    match error {
+        Error::Unclean { id, left } => Some(format!("`{id}`: {}", left.join("; "))),
+        Error::Context { source, .. } => unclean(source),
+        _ => None,
+    }
 }
 
 /// Writes a line to stdout.

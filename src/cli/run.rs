@@ -58,6 +58,7 @@ pub fn main(global: &Global, args: Args) -> ExitCode {
 fn container(global: &Global, args: &Args) -> Result<u8> {
     let id = args.id.as_deref().ok_or_else(|| Error::Usage("run needs the ID of the container".to_owned()))?;
     spec::validate_id(id)?;
+    global.standing().admit()?;
     let mut bundle = args.bundle.load()?;
     super::exe::protect(&bundle.spec)?;
     if !args.detach && args.bundle.console_socket.is_none() && wants_terminal(&bundle) {

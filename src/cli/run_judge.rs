@@ -31,7 +31,20 @@ pub fn main(global: &Global, args: &JudgeArgs, bundle: &Path, id: Option<&str>) 
 }
 
 fn run(global: &Global, args: &JudgeArgs, bundle: &Path, id: Option<&str>) -> Result<i32> {
+    let standing = global.standing();
+    let healthy = standing.admit()?;
     let judged = judge(global, args, bundle, id)?;
+    let counted = match &judged.judgement.run.cleanup {
+        Some(cleanup) if !cleanup.proved => {
+            standing.cleanup_failed(&format!("`{}`: {}", judged.judgement.id, cleanup.left.join("; ")))
+        }
+        Some(_) if !healthy => standing.cleanup_succeeded(),
+        _ => Ok(()),
+    };
+    // The verdict stands whatever becomes of the count.
+    if let Err(error) = counted {
+        global.log().warn(&error.to_string());
+    }
     print(args, &judged)?;
     Ok(judged.judgement.run.status.exit_status())
 }
@@ -40,7 +53,7 @@ fn run(global: &Global, args: &JudgeArgs, bundle: &Path, id: Option<&str>) -> Re
 fn failure(error: &Error) -> u8 {
     match error {
         Error::Usage(_) | Error::Config { .. } | Error::State { .. } => 2,
-        Error::Refused(_) => 4,
+        Error::Refused(_) | Error::Quarantined(_) => 4,
         Error::Context { source, .. } => failure(source),
         // A file that the caller named.
         Error::Sys { step: "open" | "open bundle" | "read" | "stat", .. } => 2,

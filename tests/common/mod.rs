@@ -247,6 +247,7 @@ impl Test {
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("RUSTBOX_TEST", &self.tag)
+            .env("RUSTBOX_STATE_DIR", self.path("worker"))
             .current_dir(&self.dir)
             .stdin(stdin)
             .stdout(File::create(&stdout).unwrap())
