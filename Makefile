@@ -56,6 +56,10 @@ run: build ## judge an example submission: a C++ program that adds two numbers
 test: deps-test ## run all tests; the last line sums them up
 	integration/ci/test
 
+.PHONY: crash-sweep
+crash-sweep: deps-test ## kill every command at every system call, recover, and prove nothing left (minutes)
+	RUSTBOX_CRASH_SWEEP=all cargo test --locked --test crash -- sweep --nocapture
+
 .PHONY: conformance
 conformance: deps-test build ## hold rustbox, runc and crun to the OCI runtime specification
 	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/conformance/run

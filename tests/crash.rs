@@ -3,6 +3,9 @@
 
 mod common;
 
+#[path = "crash/sweep.rs"]
+mod sweep;
+
 use std::process::{Command, Stdio};
 
 use common::*;

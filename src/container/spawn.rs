@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::container::namespaces::Namespaces;
 use crate::error::{At, Error, Result};
@@ -63,7 +64,7 @@ pub fn spawn(
 /// # Errors
 /// What kept it from making one.
 pub fn introduced(creator: &Channel, stage: &Child) -> Result<Child> {
-    let made = match creator.receive_with() {
+    let made = match first_word(creator, stage) {
         Ok(Some((Message::Made(pid), mut fds))) if !fds.is_empty() => Ok(Child { pid, pidfd: fds.swap_remove(0) }),
         Ok(Some((Message::Failed(errno, text), _))) => Err(Error::Init { errno, text }),
         Ok(_) => Err(Error::Other("the process that joins the namespaces has ended".to_owned())),
@@ -74,6 +75,26 @@ pub fn introduced(creator: &Channel, stage: &Child) -> Result<Child> {
     }
     process::wait_pidfd(stage.pidfd.as_fd(), true).at("wait for", "the process that joins the namespaces")?;
     made
+}
+
+/// What comes over the line, or nothing where the stage ends without a word. The line alone does not tell: what the stage
+/// has made by then holds it open, and waits for us.
+fn first_word(creator: &Channel, stage: &Child) -> Result<Option<(Message, Vec<OwnedFd>)>> {
+    let events = [creator.as_fd(), stage.pidfd.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let mut both = events;
+    loop {
+        match poll(&mut both, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            polled => {
+                polled.at("wait for", "the process that joins the namespaces")?;
+                break;
+            }
+        }
+    }
+    // It may have spoken between the two looks of the poll.
+    let mut line = [events[0]];
+    poll(&mut line, PollTimeout::ZERO).at("look at", "the line to init")?;
+    if line[0].any() == Some(true) { creator.receive_with() } else { Ok(None) }
 }
 
 fn stage(

@@ -13,9 +13,9 @@
 //! A stopped container waits for its engine's `delete`: it is counted, and is no leftover.
 
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
@@ -24,7 +24,7 @@ use crate::cgroup::{self, Layout};
 use crate::cleanup::mounts;
 use crate::container::identity::{self, ProcessId};
 use crate::container::running_hook;
-use crate::container::state::{Record, Root, Status, read_init, status};
+use crate::container::state::{Record, Root, Status, read_init, read_record, status};
 use crate::error::{At, Error, Result};
 use crate::judge::lease;
 use crate::sys::{Errno, path};
@@ -147,16 +147,33 @@ pub(super) fn examine(root: &Root, id: &str) -> Result<(Finding, Option<Record>)
         Err(Error::State { reason, .. }) if reason == "does not exist" => return Ok((Finding::Gone, None)),
         Err(error) => return Ok((Finding::Left(Kind::UnreadableState, error.to_string()), None)),
     };
-    let dir = match Flock::lock(dir, FlockArg::LockSharedNonblock) {
-        Ok(dir) => dir,
-        Err((_, Errno::EWOULDBLOCK)) => return Ok((Finding::Lives, None)),
-        Err((_, errno)) => return Err(errno).at("lock", root.path().join(id).display()),
-    };
-    let record = match crate::container::state::read_record(dir.as_fd(), id) {
+    let Some(dir) = lock(dir, id)? else { return Ok((Finding::Lives, None)) };
+    let record = match read_record(dir.as_fd(), id) {
         Ok(record) => record,
         Err(error) => return Ok((without_record(&root.path().join(id), error), None)),
     };
     Ok((judge(dir.as_fd(), &record)?, Some(record)))
+}
+
+/// Locks a container's directory to look at it; nothing where a command works on it. A creator that has died may have left
+/// a child that holds the lock until it notices: that one is waited for.
+fn lock(mut dir: OwnedFd, id: &str) -> Result<Option<Flock<OwnedFd>>> {
+    let patience = Instant::now() + Duration::from_secs(1);
+    loop {
+        dir = match Flock::lock(dir, FlockArg::LockSharedNonblock) {
+            Ok(dir) => return Ok(Some(dir)),
+            Err((dir, Errno::EWOULDBLOCK)) => dir,
+            Err((_, errno)) => return Err(errno).at("lock the state directory of", id),
+        };
+        let orphaned = match read_record(dir.as_fd(), id) {
+            Ok(record) => identity::open(record.creator)?.is_none() && read_init(dir.as_fd(), id)?.is_none(),
+            Err(_) => false,
+        };
+        if !orphaned || Instant::now() >= patience {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// A directory whose record cannot be read: gone meanwhile, emptied by a `delete` that died at its last step, or broken.
