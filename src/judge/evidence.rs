@@ -201,7 +201,7 @@ pub enum Oom {
         event_fired: Option<bool>,
         /// `memory.failcnt` plus `memory.memsw.failcnt` (charges refused at the own limit: not a kill by itself).
         failcnt: Option<u64>,
-        /// The peak has reached the own limit. Newer kernels (seen on 6.18) leave both failcnt at 0; there this stands in.
+        /// The peak has come so near to the own limit that a refused charge explains the kill. Newer kernels (seen on 6.18) leave both failcnt at 0; there this stands in.
         peak_at_limit: Option<bool>,
     },
     /// cgroup v2.

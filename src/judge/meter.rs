@@ -24,8 +24,12 @@ pub struct Meter {
     pids_events: Option<OwnedFd>,
 }
 
-/// What memory is charged in, bytes.
+/// The limit is rounded down to a page, bytes.
 const PAGE: u64 = 4096;
+/// The largest charge that ends in an OOM kill when it is refused, bytes: 2³ pages (`PAGE_ALLOC_COSTLY_ORDER`; larger ones
+/// just fail). A refused charge is not in the peak, so a peak this close to the limit has reached it: else a program that
+/// charges in such steps would be taken for a victim of the host.
+const LARGEST_CHARGE: u64 = 8 * PAGE;
 
 #[derive(Debug, Clone, Copy)]
 enum Clock {
@@ -154,8 +158,7 @@ impl Meter {
                     kills: read(&path.join("memory.oom_control")).and_then(|text| keyed(&text, "oom_kill")),
                     event_fired: self.oom_event.as_ref().map(|event| event.read().is_ok_and(|count| count > 0)),
                     failcnt: failcnt.map(|count| count + with_swap),
-                    // Charges come in pages; the limit itself is rounded down to one.
-                    peak_at_limit: self.peak().map(|peak| peak + 2 * PAGE > memory_limit),
+                    peak_at_limit: self.peak().map(|peak| peak + LARGEST_CHARGE + PAGE > memory_limit),
                 }
             }
             Some((Version::V2, path)) => {

@@ -294,3 +294,28 @@ fn cpu_time_agrees_with_rusage() {
     assert!((cgroup - rusage).abs() < 0.1 * rusage, "cgroup {cgroup}, rusage {rusage}");
     assert!(cgroup > 400_000.0);
 }
+
+/// The kernel charges the slots of a pipe four pages at a time, and the peak stays up to that much below the limit: a
+/// different gap for each limit. However it falls, nobody but the program has used the memory up.
+#[test]
+fn kernel_memory_charged_in_steps_is_never_the_hosts_fault() {
+    super::rustbox_only!();
+    let test = Test::new();
+    let code = main_of(
+        "if (fork() == 0) for (;;) { int p[2]; if (pipe(p)) pause(); fcntl(p[1], F_SETPIPE_SZ, 1 << 20); }
+        wait(0); return 0;",
+    );
+    std::fs::write(test.path("pipes.c"), code).unwrap();
+    let gcc = ["-static", "-o", "bin/pipes", "pipes.c"];
+    std::fs::create_dir(test.path("bin")).unwrap();
+    assert!(std::process::Command::new("gcc").args(gcc).current_dir(&test.dir).status().unwrap().success());
+    let share = format!("/pipes={}", test.path("bin").display());
+    for kib in (1100..1400).step_by(8) {
+        let id = super::fresh_id(&test);
+        let memory = format!("{kib}K");
+        let args = ["run", "--json", "--memory", &memory, "--dir", &share, &id, "--", "/pipes/pipes"];
+        let verdict = test.runtime(&args).code(1).json();
+        assert_eq!(verdict["cause"], "mle_kernel_oom", "{memory}: {verdict:#}");
+    }
+    super::assert_clean(&test);
+}
