@@ -239,10 +239,60 @@ fn programs_of_the_host_and_bundles_are_judged_too() {
     run(&test, &["--judge", "-b", bundle]).code(2).says(&["$.annotations['org.rustbox.limit.time']"]);
 }
 
+fn fifo(test: &Test, name: &str) {
+    nix::unistd::mkfifo(&test.path(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
+}
+
+#[test]
+fn input_from_a_fifo_that_nobody_writes_to_ends_with_the_time_limit() {
+    rustbox_only!();
+    let test = Test::new();
+    fifo(&test, "fifo");
+    let out = run(&test, &["--json", "--stdin", "fifo", "--wall-time", "0.3", "--code", "cat"]);
+    assert_eq!(out.code(1).json()["cause"], "tle_wall_judge");
+    assert_clean(&test);
+}
+
+/// Programs read `/dev/stdin` and write to `/dev/stderr` by name, Node's and the shell's above all.
+#[test]
+fn standard_streams_can_be_opened_by_name() {
+    rustbox_only!();
+    let test = Test::new();
+    let code = "echo out > /dev/stdout; echo err > /dev/stderr; cat /dev/stdin; cat < /proc/self/fd/0";
+    let verdict = run(&test, &["--json", "--code", code]).ok().json();
+    assert_eq!((&verdict["stdout"], &verdict["stderr"]), (&"out\n".into(), &"err\n".into()));
+    let out = test.shell("echo in | \"$@\"", &["run", "--json", "--stdin", "-", "--code", "cat /dev/stdin"]);
+    assert_eq!(out.ok().json()["stdout"], "in\n");
+    let bundle = ["--json", "--stdin", "in", "--", "/bin/cat", "/dev/stdin"];
+    std::fs::write(test.path("in"), "file\n").unwrap();
+    assert_eq!(run(&test, &bundle).ok().json()["stdout"], "file\n");
+    assert_clean(&test);
+}
+
+/// What a supervisor leaves that dies while no container of its run exists: before the first or between two.
+#[test]
+fn a_place_without_a_container_is_deleted_unless_its_supervisor_lives() {
+    rustbox_only!();
+    let test = Test::new();
+    let id = fresh_id(&test);
+    let place = test.root.join(".judge").join(&id);
+    std::fs::create_dir_all(place.join("bundle")).unwrap();
+    std::fs::create_dir_all(test.root.join(".ids")).unwrap();
+    std::os::unix::fs::symlink(&id, test.root.join(".ids/5")).unwrap();
+    let lock = nix::fcntl::Flock::lock(std::fs::File::open(&place).unwrap(), nix::fcntl::FlockArg::LockExclusive);
+    let lock = lock.map_err(|(_, errno)| errno).unwrap();
+    test.runtime(&["delete", "--force", &id]).fails().says(&[&id, "is being judged"]);
+    assert!(place.exists() && test.root.join(".ids/5").is_symlink());
+    drop(lock);
+    test.runtime(&["delete", "--force", &id]).ok();
+    assert_clean(&test);
+}
+
 #[test]
 fn bad_input_is_status_2_and_runs_nothing() {
     rustbox_only!();
     let test = Test::new();
+    fifo(&test, "fifo");
     for (args, words) in [
         (&["--code", "true", "--language", "cobol"][..], &["cobol"][..]),
         (&["--time", "1"], &["--code", "--source"]),
@@ -258,6 +308,7 @@ fn bad_input_is_status_2_and_runs_nothing() {
         (&["--code", "true", "--stdout", "/nowhere/x"], &["/nowhere/x"]),
         (&["--source", "/nowhere.py"], &["/nowhere.py"]),
         (&["--source", "/dev/null", "--language", "sh"], &["/dev/null", "regular"]),
+        (&["--source", "fifo", "--language", "sh"], &["fifo", "regular"]),
         (&["--code", "true", "--detach"], &["--detach"]),
         (&["--code", "true", "--keep"], &["--keep"]),
         (&["--code", "true", "--source", "x.sh"], &["--source"]),

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::sys::signalfd::SignalFd;
@@ -85,7 +86,9 @@ pub struct Judged {
 /// # Errors
 /// Where it cannot be read, is no regular file, or is too long.
 pub fn read_source(path: &Path) -> Result<Vec<u8>> {
-    let file = std::fs::File::open(path).at("open", path.display())?;
+    // Never waiting for the writer of a FIFO.
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.at("open", path.display())?;
     if !file.metadata().at("stat", path.display())?.is_file() {
         return Err(Error::Usage(format!("`{}` is not a regular file", path.display())));
     }

@@ -1,11 +1,11 @@
 //! One step of a judged run: one sandbox from its plan to the proof that it is gone.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::{Input, Run};
 use crate::cgroup::{self, Controller};
@@ -13,7 +13,7 @@ use crate::container::create::{Created, create};
 use crate::container::delete::release;
 use crate::container::namespaces::Namespaces;
 use crate::container::options::{JudgeOptions, Options};
-use crate::error::{Error, Result};
+use crate::error::{At, Error, Result};
 use crate::init::channel::Channel;
 use crate::init::reaper::{self, Reaper};
 use crate::init::report::Line;
@@ -26,6 +26,8 @@ use crate::judge::stage::Stage;
 use crate::judge::supervisor::{Job, Outcome, supervise};
 use crate::seccomp::judge::JudgeFilter;
 use crate::spec::Bundle;
+use crate::sys::{Errno, attributes};
+
 /// What one step is run with.
 pub(super) struct StepPlan<'a> {
     pub(super) spec: Spec,
@@ -49,11 +51,12 @@ pub(super) struct Stepped {
 
 impl Run<'_> {
     /// Ends with the stage, whatever the step came to. What cannot be removed belongs into the proof.
-    pub(super) fn unstage(&self, stage: Stage, stepped: Result<Stepped>) -> Result<Stepped> {
+    pub(super) fn unstage(&mut self, stage: Stage, stepped: Result<Stepped>) -> Result<Stepped> {
         let place = stage.directory().display().to_string();
         let removed = stage.remove();
         let mut stepped = stepped?;
         let cleanup = stepped.evidence.cleanup.get_or_insert_with(Cleanup::default);
+        self.unproved |= !cleanup.proved;
         match removed {
             Ok(()) => cleanup.checked.push(format!("stage `{place}`")),
             Err(error) => {
@@ -85,6 +88,9 @@ impl Run<'_> {
         };
         let (stdout, payload_stdout) = Capture::pipe(limits.output_bytes)?;
         let (stderr, payload_stderr) = Capture::pipe(limits.output_bytes)?;
+        for stream in [&payload_stdin, &payload_stdout, &payload_stderr] {
+            give(stream.as_fd(), &spec)?;
+        }
         let (line, init_line) = Line::pair()?;
         let writable = sandbox::writable_tmpfs(&spec);
         let writable: Vec<CString> =
@@ -212,6 +218,31 @@ impl Stepped {
             artefact_missing: None,
         }
     }
+}
+
+/// Gives a pipe of ours to the payload's user, so that it can open `/dev/stdin` and `/dev/stdout` anew. Here, because a
+/// user namespace of the sandbox's own does not map the pipe's owner.
+fn give(stream: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
+    let Some(uid) = host_uid(spec) else { return Ok(()) };
+    match attributes::fchown(stream, uid, u32::MAX) {
+        // Without privileges it stays ours; the descriptor itself works.
+        Ok(()) | Err(Errno::EPERM | Errno::EINVAL) => Ok(()),
+        Err(errno) => Err(errno).at("chown", "a standard stream"),
+    }
+}
+
+/// The payload's user as the host knows it, where the configuration tells.
+fn host_uid(spec: &Spec) -> Option<u32> {
+    let uid = spec.process().as_ref()?.user().uid();
+    let linux = spec.linux().as_ref()?;
+    let mut namespaces = linux.namespaces().iter().flatten();
+    if !namespaces.any(|namespace| namespace.typ() == LinuxNamespaceType::User) {
+        return Some(uid);
+    }
+    linux.uid_mappings().iter().flatten().find_map(|mapping| {
+        let within = uid.checked_sub(mapping.container_id()).filter(|within| *within < mapping.size())?;
+        mapping.host_id().checked_add(within)
+    })
 }
 
 /// `args[0]` and the PATH of a configuration.
