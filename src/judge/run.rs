@@ -109,6 +109,8 @@ struct Run<'a> {
     base: Base,
     filter: Option<JudgeFilter>,
     lease: Option<Lease>,
+    /// Something of a step's sandbox may be left.
+    unproved: bool,
 }
 
 impl<'a> Run<'a> {
@@ -131,6 +133,7 @@ impl<'a> Run<'a> {
             base,
             filter,
             lease: None,
+            unproved: false,
         })
     }
 
@@ -332,6 +335,10 @@ impl<'a> Run<'a> {
     }
 
     fn release(self) -> Result<()> {
+        if self.unproved {
+            // Whoever had the ids next could meet what is left; recovery gives them back once that is gone.
+            return Ok(());
+        }
         self.lease.map_or(Ok(()), Lease::release)
     }
 }

@@ -269,25 +269,6 @@ fn standard_streams_can_be_opened_by_name() {
     assert_clean(&test);
 }
 
-/// What a supervisor leaves that dies while no container of its run exists: before the first or between two.
-#[test]
-fn a_place_without_a_container_is_deleted_unless_its_supervisor_lives() {
-    rustbox_only!();
-    let test = Test::new();
-    let id = fresh_id(&test);
-    let place = test.root.join(".judge").join(&id);
-    std::fs::create_dir_all(place.join("bundle")).unwrap();
-    std::fs::create_dir_all(test.root.join(".ids")).unwrap();
-    std::os::unix::fs::symlink(&id, test.root.join(".ids/5")).unwrap();
-    let lock = nix::fcntl::Flock::lock(std::fs::File::open(&place).unwrap(), nix::fcntl::FlockArg::LockExclusive);
-    let lock = lock.map_err(|(_, errno)| errno).unwrap();
-    test.runtime(&["delete", "--force", &id]).fails().says(&[&id, "is being judged"]);
-    assert!(place.exists() && test.root.join(".ids/5").is_symlink());
-    drop(lock);
-    test.runtime(&["delete", "--force", &id]).ok();
-    assert_clean(&test);
-}
-
 #[test]
 fn bad_input_is_status_2_and_runs_nothing() {
     rustbox_only!();
