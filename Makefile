@@ -121,6 +121,11 @@ man: build ## write the man pages to target/man
 cli: build ## write the reference of the command line, docs/cli.md
 	$(BIN) reference >docs/cli.md
 
+.PHONY: metrics-docs
+metrics-docs: build ## write the table of the metrics, docs/metrics.md
+	sed -i '/^| metric |/,$$d' docs/metrics.md
+	$(BIN) metrics --describe >>docs/metrics.md
+
 .PHONY: completions
 completions: build ## write the shell completions to target/completions
 	mkdir -p target/completions

@@ -12,7 +12,7 @@
 //! | [`seccomp`] | filters for engines' profiles and for the judge |
 //! | [`cleanup`] | release and the proof that nothing remains |
 //! | [`judge`] | limits, supervisor, evidence, verdicts, languages |
-//! | [`worker`] | what dead commands have left, and recovery |
+//! | [`worker`] | health, what dead commands have left, recovery, metrics |
 //! | [`cli`] | one file per command |
 //! | [`sys`] | the system calls: the only module with `unsafe` |
 

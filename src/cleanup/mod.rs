@@ -17,6 +17,7 @@ use crate::container::running_hook;
 use crate::container::state::{Directory, Record, Root};
 use crate::error::{Error, Result};
 use crate::sys::{Errno, process};
+use crate::worker::metrics;
 
 /// How long a release waits for processes and cgroups to go, in all.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -135,7 +136,7 @@ pub fn release(
             Err(error) => left.push(error.to_string()),
         }
     }
-    Proof {
+    let proof = Proof {
         id: record.id.clone(),
         clean: left.is_empty(),
         processes_dead: init_dead && remaining.is_empty(),
@@ -146,7 +147,9 @@ pub fn release(
         state_gone,
         left,
         took_us: u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
-    }
+    };
+    metrics::released(&proof);
+    proof
 }
 
 /// Kills a process by its handle and waits for its end; true where it is dead.

@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 
 use super::{
-    checkpoint, create, delete, events, exec, features, health, kill, list, manual, pause, ps, reference, restore, run,
-    spec, start, state, update, verdict,
+    checkpoint, create, delete, events, exec, features, health, kill, list, manual, metrics, pause, ps, reference,
+    restore, run, spec, start, state, update, verdict,
 };
 
 macro_rules! commands {
@@ -79,6 +79,8 @@ commands! {
     Verdict("verdict", verdict::Args),
     /// Tell whether this worker can be trusted, find what dead commands have left of it, remove it and prove it gone
     Health("health", health::Args),
+    /// Print the metrics of this worker in Prometheus' text format, or serve them
+    Metrics("metrics", metrics::Args),
     /// List the containers
     List("list", list::Args),
     /// List the processes of a container

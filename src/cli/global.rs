@@ -8,7 +8,7 @@ use crate::cli::log::Log;
 use crate::container::state::Root;
 use crate::error::Result;
 use crate::sys::process;
-use crate::worker::Standing;
+use crate::worker::{Standing, metrics};
 
 /// How lines of the log are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -97,15 +97,25 @@ impl Global {
 
     /// The worker's standing.
     pub fn standing(&self) -> Standing {
+        Standing::new(self.worker_path())
+    }
+
+    /// The file of the worker's counts.
+    pub fn metrics_file(&self) -> PathBuf {
+        self.worker_path().join(metrics::file::NAME)
+    }
+
+    /// Directory of what survives reboots.
+    fn worker_path(&self) -> PathBuf {
         let home = |name: &str, below: &str| std::env::var_os(name).map(|dir| PathBuf::from(dir).join(below));
         let given = self.state_dir.clone().or_else(|| std::env::var_os("RUSTBOX_STATE_DIR").map(PathBuf::from));
-        Standing::new(match given {
+        match given {
             Some(dir) => dir,
-            None if self.rootless() => home("XDG_STATE_HOME", "rustbox")
+            None if self.rootless() || in_users_namespace() => home("XDG_STATE_HOME", "rustbox")
                 .or_else(|| home("HOME", ".local/state/rustbox"))
                 .unwrap_or_else(|| PathBuf::from("/var/lib/rustbox")),
             None => PathBuf::from("/var/lib/rustbox"),
-        })
+        }
     }
 
     /// Whether the runtime lacks privilege on the host.

@@ -15,6 +15,7 @@ pub mod kill;
 pub mod list;
 pub mod log;
 pub mod manual;
+pub mod metrics;
 pub mod pause;
 pub mod ps;
 pub mod reference;
@@ -35,6 +36,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use crate::error::Error;
+use crate::worker::metrics::{self as counts, file::Trouble};
 pub use command::Command;
 pub use global::Global;
 
@@ -80,25 +82,38 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return ExitCode::FAILURE;
     }
     global.log().debug(|| format!("command: {command:?}"));
+    counts::count_in(global.metrics_file());
+    let status = dispatch(&global, command);
+    match counts::trouble() {
+        Some(Trouble::Unusable(error)) => global.log().warn(&format!("nothing is counted: {error}")),
+        // Whoever runs it without a place of its own need not hear of it each time.
+        Some(Trouble::Forbidden(error)) => global.log().debug(|| format!("nothing is counted: {error}")),
+        None => {}
+    }
+    status
+}
+
+fn dispatch(global: &Global, command: Command) -> ExitCode {
     let done = match command {
-        Command::Create(args) => create::main(&global, args),
-        Command::Start(args) => start::main(&global, &args),
-        Command::State(args) => state::main(&global, &args),
-        Command::Kill(args) => kill::main(&global, &args),
-        Command::Delete(args) => delete::main(&global, &args),
-        Command::Run(args) => return run::main(&global, *args),
-        Command::Exec(args) => return exec::main(&global, *args),
-        Command::Verdict(args) => return verdict::main(&global, &args),
-        Command::Health(args) => return health::main(&global, &args),
-        Command::List(args) => list::main(&global, &args),
-        Command::Ps(args) => ps::main(&global, &args),
-        Command::Pause(args) => pause::main(&global, &args, true),
-        Command::Resume(args) => pause::main(&global, &args, false),
-        Command::Update(args) => update::main(&global, &args),
-        Command::Events(args) => events::main(&global, &args),
-        Command::Checkpoint(args) => checkpoint::main(&global, &args),
-        Command::Restore(args) => return restore::main(&global, &args),
-        Command::Spec(args) => spec::main(&global, &args),
+        Command::Create(args) => create::main(global, args),
+        Command::Start(args) => start::main(global, &args),
+        Command::State(args) => state::main(global, &args),
+        Command::Kill(args) => kill::main(global, &args),
+        Command::Delete(args) => delete::main(global, &args),
+        Command::Run(args) => return run::main(global, *args),
+        Command::Exec(args) => return exec::main(global, *args),
+        Command::Verdict(args) => return verdict::main(global, &args),
+        Command::Health(args) => return health::main(global, &args),
+        Command::Metrics(args) => metrics::main(global, &args),
+        Command::List(args) => list::main(global, &args),
+        Command::Ps(args) => ps::main(global, &args),
+        Command::Pause(args) => pause::main(global, &args, true),
+        Command::Resume(args) => pause::main(global, &args, false),
+        Command::Update(args) => update::main(global, &args),
+        Command::Events(args) => events::main(global, &args),
+        Command::Checkpoint(args) => checkpoint::main(global, &args),
+        Command::Restore(args) => return restore::main(global, &args),
+        Command::Spec(args) => spec::main(global, &args),
         Command::Features(_) => features::main(),
         Command::Man(args) => manual::man(&args),
         Command::Reference(_) => reference::main(),
@@ -106,7 +121,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => report(&global, &error),
+        Err(error) => report(global, &error),
     }
 }
 

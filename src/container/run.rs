@@ -1,6 +1,7 @@
 //! `run`: create, start, wait, delete, in one process and without a gate.
 
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use nix::fcntl::FlockArg;
 
@@ -15,6 +16,7 @@ use crate::container::state::Root;
 use crate::error::{Error, Result};
 use crate::spec::Bundle;
 use crate::sys::process::Ended;
+use crate::worker::metrics;
 
 /// How a foreground run went.
 #[derive(Debug)]
@@ -32,8 +34,10 @@ pub struct Ran {
 /// # Errors
 /// As [`create`], and why the program could not be executed or which poststart hook has failed; then nothing of the container remains.
 pub fn launch(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> Result<Created> {
+    let begun = Instant::now();
     let created = create(root, id, bundle, Options { ungated: true, ..options })?;
-    match created.start().and_then(|()| poststart(&created.directory, &created.record, created.init.pid)) {
+    let started = created.start().inspect(|()| metrics::started(begun.elapsed()));
+    match started.and_then(|()| poststart(&created.directory, &created.record, created.init.pid)) {
         Ok(()) => Ok(created),
         Err(error) => {
             let Created { directory, record, pidfd, .. } = created;

@@ -1,6 +1,7 @@
 //! `start`: opens the gate of a created container.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -11,6 +12,7 @@ use crate::container::state::{Directory, Record, Root, Status, status};
 use crate::error::{At, Error, Result};
 use crate::spec::missing_process;
 use crate::sys::{Errno, path, process};
+use crate::worker::metrics;
 
 /// How long the death of a container is waited for whose poststart hook has failed, in milliseconds.
 const DEATH: i32 = 5000;
@@ -36,6 +38,7 @@ pub fn start(root: &Root, id: &str) -> Result<()> {
         Err(Errno::ENXIO) => return Err(Error::state(id, "cannot be started: its first process has ended")),
         other => other.at("open the gate of", id)?,
     };
+    let begun = Instant::now();
     path::write_once(gate.as_fd(), b"s").at("open the gate of", id)?;
     drop(gate);
     let words = hear(&answer).at("hear of the start of", id)?;
@@ -46,6 +49,7 @@ pub fn start(root: &Root, id: &str) -> Result<()> {
     if !words.is_empty() {
         return Err(Error::Other(String::from_utf8_lossy(&words).into_owned()));
     }
+    metrics::started(begun.elapsed());
     poststart(&directory, &record, live.process.pid).inspect_err(|_| {
         // The hook's failure is the error to tell; what cannot be stopped here shows in `state` and `delete`.
         let _ = process::pidfd_send_signal(live.pidfd.as_fd(), libc::SIGKILL);

@@ -28,6 +28,7 @@ use crate::container::state::Root;
 use crate::error::{At, Error, Result};
 use crate::seccomp::judge::JudgeFilter;
 use crate::spec::Bundle;
+use crate::worker::metrics;
 pub use request::{Input, Judged, Request, Subject, read_source};
 use step::{StepPlan, Stepped};
 
@@ -89,6 +90,7 @@ pub fn judge(request: Request<'_>) -> Result<Judged> {
     let judged = run.judge();
     let released = run.release();
     let judged = judged?;
+    metrics::judged(&judged.judgement);
     released?;
     Ok(judged)
 }

@@ -17,6 +17,7 @@ pub mod seccomp;
 pub mod socket;
 pub mod tty;
 pub mod wait;
+pub mod words;
 pub mod xattr;
 
 pub use nix::errno::Errno;

@@ -2,9 +2,10 @@
 //!
 //! [`survey`] looks and changes nothing; [`recover`] removes what is provably stale and looks again. A command that lives is
 //! recognised by its lock, or by its pid and start time, so both are safe at any time. [`standing`] remembers whether the
-//! worker can be trusted.
+//! worker can be trusted; [`metrics`] counts what happens on it.
 
 pub mod health;
+pub mod metrics;
 pub mod recover;
 pub mod standing;
 pub mod survey;

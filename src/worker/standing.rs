@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Error, Result};
 use crate::sys::path;
+use crate::worker::metrics::{self, Quarantine};
 
 /// The layout that this program writes; another one is refused.
 const SCHEMA_VERSION: u32 = 1;
@@ -226,6 +227,9 @@ impl Standing {
             cleanup_failures,
             last_cleanup_error,
         })?;
+        if status == Status::Quarantined {
+            metrics::quarantined(if automatic { Quarantine::CleanupFailures } else { Quarantine::Operator });
+        }
         let by = if automatic { "automatic" } else { "operator" };
         self.append(&Change { time: since, from, to: status, reason: reason.to_owned(), evidence, by: by.to_owned() })
     }

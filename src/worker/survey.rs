@@ -338,3 +338,14 @@ pub fn open_root(place: &Path) -> Result<Option<Root>> {
         _ => Root::open(place).map(Some),
     }
 }
+
+/// Looks over the state root at this place, which need not be there.
+///
+/// # Errors
+/// As [`open_root`] and [`survey`].
+pub fn look(place: &Path) -> Result<Survey> {
+    match open_root(place)? {
+        Some(root) => survey(&root),
+        None => Ok(Survey { clean: true, root: place.to_owned(), ..Survey::default() }),
+    }
+}

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
@@ -27,6 +28,7 @@ use crate::judge::supervisor::{Job, Outcome, supervise};
 use crate::seccomp::judge::JudgeFilter;
 use crate::spec::Bundle;
 use crate::sys::{Errno, attributes};
+use crate::worker::metrics;
 
 /// What one step is run with.
 pub(super) struct StepPlan<'a> {
@@ -120,6 +122,7 @@ impl Run<'_> {
             ..Options::default()
         };
         let bundle = Bundle { dir: bundle, spec: spec.clone() };
+        let begun = Instant::now();
         let created = match create(self.root, &self.id, &bundle, options) {
             Ok(created) => created,
             Err(error) => return self.not_created(error, chosen),
@@ -128,6 +131,7 @@ impl Run<'_> {
         drop((payload_stdin, payload_stdout, payload_stderr, init_line));
         let supervised = Meter::open(&created.record.cgroup).and_then(|meter| {
             created.start()?;
+            metrics::started(begun.elapsed());
             supervise(Job {
                 line,
                 init: created.pidfd.as_fd(),

@@ -1,0 +1,136 @@
+//! `rustbox metrics`: what was counted, and what is now, for Prometheus.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::cgroup::Layout;
+use crate::cli::{Global, say};
+use crate::error::{At, Error, Result};
+use crate::judge::capability::{self, Wanted};
+use crate::worker::health::Health;
+use crate::worker::metrics::serve::{Request, Response, listen, serve};
+use crate::worker::metrics::{Format, Now, expose, file, table};
+use crate::worker::standing::Status;
+use crate::worker::survey::look;
+
+/// Print the metrics of this worker in Prometheus' text format, or serve them
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("how").args(["listen", "textfile", "describe"])))]
+pub struct Args {
+    /// Serve /metrics and /healthz by HTTP until SIGTERM, for instance at 127.0.0.1:9754; port 0 takes any
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
+    /// Replace this file as a whole, for the textfile collector of Prometheus' node exporter
+    #[arg(long, value_name = "FILE")]
+    pub textfile: Option<PathBuf>,
+    /// Print the table of all metrics as Markdown
+    #[arg(long, hide = true)]
+    pub describe: bool,
+}
+
+/// Runs `metrics`.
+///
+/// # Errors
+/// Where the file of the counts or the worker cannot be read, or the address or file not be used.
+pub fn main(global: &Global, args: &Args) -> Result<()> {
+    if args.describe {
+        return say(&table::markdown());
+    }
+    if let Some(address) = &args.listen {
+        return serve_at(global, address);
+    }
+    let text = text(global, Format::Text)?;
+    match &args.textfile {
+        Some(file) => replace(file, &text),
+        None => say(&text),
+    }
+}
+
+fn health(global: &Global) -> Result<Health> {
+    Health::of(&global.standing(), &look(&global.root_path())?)
+}
+
+fn text(global: &Global, format: Format) -> Result<String> {
+    let words = file::read(&global.metrics_file())?;
+    let health = health(global)?;
+    let host = capability::probe(&Layout::probe()?, Wanted::everything());
+    let now = Now {
+        status: match health.status {
+            Status::Healthy => "healthy",
+            Status::Unhealthy => "unhealthy",
+            Status::Quarantined => "quarantined",
+        },
+        failures_in_a_row: health.consecutive_cleanup_failures.into(),
+        active: health.live as u64,
+        stopped: health.stopped as u64,
+        stale: health.leftovers as u64,
+        cgroup: host.cgroup,
+        pidfd: host.pidfd,
+    };
+    expose(words, now, format)
+}
+
+/// Writes beside the file and renames, readable by all: the collector is another user.
+fn replace(file: &Path, text: &str) -> Result<()> {
+    let name =
+        file.file_name().ok_or_else(|| Error::Usage(format!("`--textfile {}` names no file", file.display())))?;
+    // The collector reads what ends in `.prom`, which this does not.
+    let new = file.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&new)
+        .and_then(|mut out| out.write_all(text.as_bytes()))
+        .at("write", new.display())
+        .and_then(|()| std::fs::rename(&new, file).at("replace", file.display()));
+    written.inspect_err(|_| {
+        let _ = std::fs::remove_file(&new);
+    })
+}
+
+fn serve_at(global: &Global, address: &str) -> Result<()> {
+    let mut mask = SigSet::empty();
+    [Signal::SIGTERM, Signal::SIGINT].into_iter().for_each(|signal| mask.add(signal));
+    mask.thread_block().at("block", "signals")?;
+    let stop = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC).at("open", "a signalfd")?;
+    let listener = listen(address)?;
+    let bound = listener.local_addr().at("look at", "the listener")?;
+    say(&format!("listening at http://{bound}/metrics"))?;
+    serve(&listener, stop.as_fd(), |request| answer(global, request))
+}
+
+fn answer(global: &Global, request: &Request) -> Response {
+    let failed = |error: Error| {
+        global.log().error(&error.to_string());
+        Response::line("500 Internal Server Error", &error.to_string())
+    };
+    match request.path.as_str() {
+        "/metrics" => {
+            let format = match request.accept.contains("application/openmetrics-text") {
+                true => Format::OpenMetrics,
+                false => Format::Text,
+            };
+            text(global, format)
+                .map(|body| Response { status: "200 OK", content_type: format.content_type(), body })
+                .unwrap_or_else(failed)
+        }
+        "/healthz" => health(global).and_then(|health| verdict(&health)).unwrap_or_else(failed),
+        _ => Response::line("404 Not Found", "there are /metrics and /healthz"),
+    }
+}
+
+/// As `health` exits: 200 where it says healthy, else 503; in both cases with what `health --json` prints.
+fn verdict(health: &Health) -> Result<Response> {
+    let status = match health.status {
+        Status::Healthy => "200 OK",
+        Status::Unhealthy | Status::Quarantined => "503 Service Unavailable",
+    };
+    let body = serde_json::to_string_pretty(health).map_err(|error| Error::Other(format!("print JSON: {error}")))?;
+    Ok(Response { status, content_type: "application/json", body: body + "\n" })
+}
