@@ -38,6 +38,7 @@ deps-test: deps ## install what the tests need, if missing
 	@integration/ci/need /var/lib/dpkg/info/busybox-static.list:busybox-static crun:crun runc:runc strace:strace criu:criu \
 		newuidmap:uidmap ip:iproute2 mkfs.ext4:e2fsprogs jq:jq \
 		$(PYTHON_MODULES)/pytest:python3-pytest $(PYTHON_MODULES)/jsonschema:python3-jsonschema
+	@integration/ci/unpack prometheus $(TARGET_DIR)/prometheus
 
 .PHONY: deps-bench
 deps-bench: deps ## install what the benches need, if missing
@@ -73,7 +74,7 @@ bench: deps-bench build ## measure against crun, runc and bwrap; writes docs/ben
 	RUSTBOX_BIN=$(BIN) integration/bench/bench
 
 .PHONY: integration
-integration: integration-podman integration-containerd integration-docker ## run the real engines with rustbox and with runc
+integration: integration-podman integration-containerd integration-docker integration-prometheus ## run the real engines with rustbox and with runc
 
 .PHONY: integration-podman
 integration-podman: build ## podman, as root and rootless
@@ -92,11 +93,17 @@ integration-docker: build ## Docker
 	@integration/ci/need dockerd:docker.io runc:runc /var/lib/dpkg/info/busybox-static.list:busybox-static ip:iproute2 iptables:iptables
 	RUSTBOX_BIN=$(BIN) integration/engines/docker
 
+.PHONY: integration-prometheus
+integration-prometheus: build ## Prometheus scrapes a worker (half a minute)
+	@integration/ci/unpack prometheus $(TARGET_DIR)/prometheus
+	RUSTBOX_BIN=$(BIN) RUSTBOX_PROMTOOL=$(abspath $(TARGET_DIR))/prometheus/usr/bin/promtool integration/prometheus/check
+	RUSTBOX_BIN=$(BIN) RUSTBOX_PROMETHEUS=$(abspath $(TARGET_DIR))/prometheus/usr/bin/prometheus integration/prometheus/scrape
+
 .PHONY: lint
 lint: deps ## check formatting, clippy, and (if installed) cargo-deny and shellcheck
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	if command -v shellcheck >/dev/null; then shellcheck .ci/run integration/ci/{need,rust,test}; fi
+	if command -v shellcheck >/dev/null; then shellcheck .ci/run integration/ci/{need,rust,test,unpack}; fi
 	if command -v cargo-deny >/dev/null; then cargo deny --locked check; else echo "cargo-deny: not installed, see make deny"; fi
 
 .PHONY: deny
