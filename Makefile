@@ -37,6 +37,7 @@ deps: ## install what a build and a judged run need, if missing
 deps-test: deps ## install what the tests need, if missing
 	@integration/ci/need /var/lib/dpkg/info/busybox-static.list:busybox-static crun:crun runc:runc strace:strace criu:criu \
 		newuidmap:uidmap ip:iproute2 mkfs.ext4:e2fsprogs jq:jq \
+		go:golang-go javac:default-jdk-headless node:nodejs tsc:node-typescript \
 		$(PYTHON_MODULES)/pytest:python3-pytest $(PYTHON_MODULES)/jsonschema:python3-jsonschema
 	@integration/ci/unpack prometheus $(TARGET_DIR)/prometheus
 

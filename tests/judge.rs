@@ -4,6 +4,8 @@ mod common;
 
 #[path = "judge/interface.rs"]
 mod interface;
+#[path = "judge/programs.rs"]
+mod programs;
 #[path = "judge/replay.rs"]
 mod replay;
 #[path = "judge/verdicts.rs"]

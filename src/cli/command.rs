@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 
 use super::{
-    checkpoint, create, delete, events, exec, features, health, kill, list, manual, metrics, pause, ps, reference,
-    restore, run, spec, start, state, update, verdict,
+    checkpoint, create, delete, events, exec, features, health, kill, languages, list, manual, metrics, pause, ps,
+    reference, restore, run, spec, start, state, update, verdict,
 };
 
 macro_rules! commands {
@@ -75,6 +75,8 @@ commands! {
     Run("run", Box<run::Args>),
     /// Run one more process in a container
     Exec("exec", Box<exec::Args>),
+    /// List the languages of the judge, and what this host has of them
+    Languages("languages", languages::Args),
     /// Judge a stored run again, by its evidence
     Verdict("verdict", verdict::Args),
     /// Tell whether this worker can be trusted, find what dead commands have left of it, remove it and prove it gone

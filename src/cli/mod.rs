@@ -12,6 +12,7 @@ pub mod global;
 pub mod health;
 pub mod judge_args;
 pub mod kill;
+pub mod languages;
 pub mod list;
 pub mod log;
 pub mod manual;
@@ -102,6 +103,7 @@ fn dispatch(global: &Global, command: Command) -> ExitCode {
         Command::Delete(args) => delete::main(global, &args),
         Command::Run(args) => return run::main(global, *args),
         Command::Exec(args) => return exec::main(global, *args),
+        Command::Languages(args) => return languages::main(global, &args),
         Command::Verdict(args) => return verdict::main(global, &args),
         Command::Health(args) => return health::main(global, &args),
         Command::Metrics(args) => metrics::main(global, &args),

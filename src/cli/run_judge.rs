@@ -112,7 +112,8 @@ fn print(args: &JudgeArgs, judged: &Judged) -> Result<()> {
             .at("write to", "stdout")?;
     }
     let mut stderr = std::io::stderr().lock();
-    let compiler = judged.judgement.compile.iter().flat_map(|step| [step.stdout.as_bytes(), step.stderr.as_bytes()]);
+    let compiler = judged.judgement.compile.iter().map(|compile| &compile.step);
+    let compiler = compiler.flat_map(|step| [step.stdout.as_bytes(), step.stderr.as_bytes()]);
     let program = if stderr_written { &[][..] } else { &judged.stderr[..] };
     for bytes in compiler.chain([program, judged.judgement.summary().as_bytes(), b"\n"]) {
         stderr.write_all(bytes).at("write to", "stderr")?;

@@ -33,7 +33,41 @@ pub struct Evidence {
     pub control_degraded: Vec<String>,
     /// What the cleanup proof found.
     pub cleanup: Option<Cleanup>,
+    /// What the checker said of the output, where one was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checker: Option<Checked>,
 }
+
+/// What a checker, or an interactor, said.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Checked {
+    /// Its ruling.
+    pub ruling: Ruling,
+    /// What it said, or why it could not rule.
+    pub message: String,
+    /// Its exit code; `null` for a built-in one, or where it did not exit.
+    pub exit_code: Option<i32>,
+    /// The points it gave; `null` where it gave none.
+    pub points: Option<f64>,
+}
+
+/// What a checker can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ruling {
+    /// The output is right.
+    Accepted,
+    /// It is wrong.
+    Wrong,
+    /// It is not of the form that was asked for.
+    Presentation,
+    /// It is worth some points.
+    Points,
+    /// The checker could not rule: nothing was learned about the output.
+    Failed,
+}
+
+impl Eq for Checked {}
 
 /// What the compile step came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,10 @@
 //! <name>/language.toml   source name, extensions, toolchain, limits
 //! <name>/run.json        laid over base.json (objects merged, env appended, the rest replaced)
 //! <name>/compile.json    the same for the compile step, where there is one
+//! <name>/<file>          what `files` in language.toml names: beside the source in the compile step
 //! ```
+//!
+//! In `args` and `env` of either configuration `${memory}`, `${memory-mib}` and `${stack}` stand for the limits that hold.
 //!
 //! The binary carries the directory; `$RUSTBOX_BUNDLES` or `<prefix>/share/rustbox/bundles` takes its place.
 
@@ -55,6 +58,8 @@ struct Manifest {
     source: String,
     #[serde(default)]
     artefact: Option<String>,
+    #[serde(default)]
+    files: Vec<String>,
     toolchain: Toolchain,
     #[serde(default)]
     limits: LimitSource,
@@ -68,14 +73,33 @@ struct Manifest {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Toolchain {
-    /// Host paths bound read-only besides those of [`Base`].
+    /// Host paths bound read-only besides those of [`Base`]. The last component may hold one `*`.
     #[serde(default)]
     pub paths: Vec<PathBuf>,
-    /// A command that succeeds where the toolchain is installed.
+    /// A directory that a command names, where it is not the same on every host.
+    #[serde(default)]
+    pub directory: Option<Directory>,
+    /// A command that succeeds where the toolchain is installed, and prints its version.
     pub probe: Vec<String>,
+    /// Programs without which nothing is tried; the probe's own where none is named.
+    #[serde(default)]
+    pub needs: Vec<String>,
     /// What to install where it does not: packages of Debian.
     #[serde(default)]
     pub install: Vec<String>,
+}
+
+/// A directory of the host that a command names: a toolchain in somebody's home, say.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directory {
+    /// Prints the directory as its first line. Run with the caller's PATH and home.
+    pub command: Vec<String>,
+    /// Where else its program is looked for, after the caller's PATH; `~/` is the caller's home.
+    #[serde(default)]
+    pub search: Vec<String>,
+    /// Where the sandbox has it, read-only.
+    pub at: PathBuf,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -109,6 +133,12 @@ pub struct Language {
     pub source: String,
     /// What the compile step leaves in `/work`, and the run step finds in `/box`.
     pub artefact: Option<String>,
+    /// Files of the bundle that the compile step finds beside the source: name and content.
+    pub files: Vec<(String, String)>,
+    /// Other names of it.
+    pub aliases: Vec<String>,
+    /// Extensions of its source files.
+    pub extensions: Vec<String>,
     /// What it needs of the host.
     pub toolchain: Toolchain,
     /// The compile step, where there is one.
@@ -253,7 +283,7 @@ impl Library {
             let path = format!("bundles/{name}/language.toml");
             return Err(Error::config(path, "a compile step needs an artefact, and an artefact a compile step"));
         }
-        for file in std::iter::once(&manifest.source).chain(&manifest.artefact) {
+        for file in std::iter::once(&manifest.source).chain(&manifest.artefact).chain(&manifest.files) {
             if file.is_empty() || file.contains('/') || file.starts_with('.') {
                 return Err(Error::config(
                     format!("bundles/{name}/language.toml"),
@@ -261,7 +291,14 @@ impl Library {
                 ));
             }
         }
+        let files = manifest.files.into_iter().map(|file| {
+            let content = self.require(&format!("{name}/{file}"))?;
+            Ok((file, content))
+        });
         Ok(Language {
+            files: files.collect::<Result<_>>()?,
+            aliases: manifest.aliases,
+            extensions: manifest.extensions,
             run: step("run.json", &scaled)?
                 .ok_or_else(|| Error::Other(format!("language bundle file `{name}/run.json` does not exist")))?,
             compile,
@@ -304,7 +341,7 @@ mod tests {
         let library = Library::embedded();
         let base = library.base().unwrap();
         let names = library.names().unwrap();
-        assert_eq!(names, ["c", "cpp", "python", "sh"]);
+        assert_eq!(names, ["c", "cpp", "go", "java", "javascript", "python", "rust", "sh", "typescript"]);
         for name in names {
             let language = library.language(&name, &base).unwrap();
             assert_eq!(language.name, name);

@@ -1,5 +1,6 @@
 //! Judging: limits, evidence, verdicts, languages, and the supervisor that ties them to the engine.
 
+pub mod cache;
 pub mod capability;
 pub mod capture;
 pub mod cause;
@@ -13,6 +14,7 @@ pub mod replay;
 pub mod run;
 pub mod sandbox;
 pub mod stage;
+pub mod suite;
 pub mod supervisor;
 pub mod toolchain;
 pub mod verdict;

@@ -3,9 +3,10 @@
 //! Output that is not UTF-8 is printed with U+FFFD in place of what is not, and without loss as base64 beside it
 //! (`stdout_base64`, `stderr_base64`: present exactly when needed).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::evidence::{Cleanup, Evidence, WaitStatus};
 use super::limits::Limits;
@@ -14,8 +15,11 @@ use super::verdict::{Status, Verdict};
 /// The version of the object's layout.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// `enforced`, `degraded` or `off`, by control.
+pub type Controls = BTreeMap<Cow<'static, str>, Cow<'static, str>>;
+
 /// One judged step, as it is printed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Step {
     /// The verdict.
     pub status: Status,
@@ -36,12 +40,12 @@ pub struct Step {
     /// The output, as far as it was kept.
     pub stdout: String,
     /// The same without loss, where it is not UTF-8.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout_base64: Option<String>,
     /// The error output, as far as it was kept.
     pub stderr: String,
     /// The same without loss, where it is not UTF-8.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr_base64: Option<String>,
     /// More was written than kept.
     pub stdout_truncated: bool,
@@ -49,12 +53,22 @@ pub struct Step {
     pub stderr_truncated: bool,
     /// The limits that held.
     pub limits: Limits,
-    /// `enforced`, `degraded` or `off`, by control.
-    pub controls: BTreeMap<&'static str, &'static str>,
+    /// By control, what became of it.
+    pub controls: Controls,
     /// What was seen.
     pub evidence: Evidence,
     /// What the proof found.
     pub cleanup: Option<Cleanup>,
+}
+
+/// A compile step, as it is printed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Compiled {
+    /// The step; where it is from the cache, as it was then.
+    #[serde(flatten)]
+    pub step: Step,
+    /// Nothing was compiled: the program was made earlier, of the same source by the same compiler.
+    pub cached: bool,
 }
 
 /// A judged run, as it is printed.
@@ -71,7 +85,7 @@ pub struct Judgement {
     pub run: Step,
     /// The compile step, where there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub compile: Option<Step>,
+    pub compile: Option<Compiled>,
     /// What the verdict would have been without the internal error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provisional: Option<Box<Verdict>>,
@@ -86,7 +100,7 @@ impl Step {
         verdict: &Verdict,
         evidence: Evidence,
         limits: Limits,
-        controls: BTreeMap<&'static str, &'static str>,
+        controls: Controls,
         stdout: &[u8],
         stderr: &[u8],
     ) -> Step {
@@ -141,7 +155,7 @@ impl Judgement {
             figures.push(format!("memory {:.1} MiB of {:.0}", mib(bytes), mib(run.limits.memory_bytes)));
         }
         let degraded: Vec<&str> =
-            run.controls.iter().filter(|(_, state)| **state == "degraded").map(|(name, _)| *name).collect();
+            run.controls.iter().filter(|(_, state)| *state == "degraded").map(|(name, _)| &**name).collect();
         if !degraded.is_empty() {
             figures.push(format!("without {}", degraded.join(", ")));
         }

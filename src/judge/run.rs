@@ -4,10 +4,8 @@
 mod request;
 mod step;
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 use nix::sys::signalfd::SignalFd;
 use oci_spec::runtime::Spec;
@@ -18,9 +16,10 @@ use super::evidence::{Compile, Evidence};
 use super::language::{Base, Language, Library};
 use super::lease::{self, Lease};
 use super::limits::{LimitSource, Limits};
-use super::output::{Judgement, SCHEMA_VERSION, Step};
-use super::sandbox::{self, BOX, Setting, Share, WORK};
+use super::output::{Compiled, Controls, Judgement, SCHEMA_VERSION, Step};
+use super::sandbox::{self, BOX, Place, Setting, Share, WORK};
 use super::stage::Stage;
+use super::toolchain;
 use super::verdict::{Status, Verdict, classify};
 use crate::cgroup::Layout;
 use crate::container::namespaces::Namespaces;
@@ -160,16 +159,19 @@ impl<'a> Run<'a> {
 
     fn source(&mut self, language: &Language, text: &[u8]) -> Result<Judged> {
         let limits = self.given.over(&language.run.limits).resolve()?;
+        let places = toolchain::find(language)?.places;
         let mut compiled = None;
         let mut artefact = None;
         self.lease()?;
         if let (Some(step), Some(name)) = (&language.compile, &language.artefact) {
             // The compiler has limits of its own: what the caller names is for the program.
             let limits = step.limits.resolve()?;
-            let stage = self.stage(&language.toolchain.paths)?;
-            let spec = stage
-                .put_into_box(&language.source, text, false)
-                .and_then(|()| self.configure(&stage, &step.config, &limits, None, &language.toolchain.paths));
+            let stage = self.stage(&places)?;
+            let mut sources = std::iter::once((language.source.as_str(), text))
+                .chain(language.files.iter().map(|(name, content)| (name.as_str(), content.as_bytes())));
+            let spec = sources
+                .try_for_each(|(name, content)| stage.put_into_box(name, content, false))
+                .and_then(|()| self.configure(&stage, &step.config, &limits, None, &places));
             let place = format!("{WORK}/{name}");
             let stepped = spec.and_then(|spec| {
                 let plan = StepPlan::ours(spec, &stage, &limits, Input::Empty);
@@ -203,15 +205,14 @@ impl<'a> Run<'a> {
                 ));
             }
         }
-        let stage = self.stage(&language.toolchain.paths)?;
+        let stage = self.stage(&places)?;
         let put = match (&language.artefact, artefact) {
             (Some(name), Some(file)) => {
                 read_artefact(file).and_then(|program| stage.put_into_box(name, &program, true))
             }
             _ => stage.put_into_box(&language.source, text, false),
         };
-        let spec =
-            put.and_then(|()| self.configure(&stage, &language.run.config, &limits, None, &language.toolchain.paths));
+        let spec = put.and_then(|()| self.configure(&stage, &language.run.config, &limits, None, &places));
         let stdin = self.stdin.take().unwrap_or(Input::Empty);
         let stepped = spec.and_then(|spec| self.step(StepPlan::ours(spec, &stage, &limits, stdin)));
         let stepped = self.unstage(stage, stepped)?;
@@ -248,9 +249,12 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn stage(&self, extra: &[PathBuf]) -> Result<Stage> {
-        let paths: Vec<PathBuf> = self.base.paths.iter().chain(extra).cloned().collect();
-        Stage::make(self.root.path(), &self.id, &paths, &self.shares)
+    fn stage(&self, extra: &[Place]) -> Result<Stage> {
+        Stage::make(self.root.path(), &self.id, &self.places(extra), &self.shares)
+    }
+
+    fn places(&self, extra: &[Place]) -> Vec<Place> {
+        self.base.paths.iter().cloned().map(Place::same).chain(extra.iter().cloned()).collect()
     }
 
     fn configure(
@@ -259,16 +263,16 @@ impl<'a> Run<'a> {
         template: &Value,
         limits: &Limits,
         args: Option<&[String]>,
-        extra: &[PathBuf],
+        extra: &[Place],
     ) -> Result<Spec> {
-        let paths: Vec<PathBuf> = self.base.paths.iter().chain(extra).cloned().collect();
+        let places = self.places(extra);
         sandbox::configure(
             template,
             &Setting {
                 limits,
                 ids: (self.lease.as_ref().map_or(lease::FIRST, Lease::base), lease::SIZE),
                 user_namespace: !self.degraded("user_namespace"),
-                paths: &paths,
+                places: &places,
                 inodes: self.base.inodes,
                 env: &self.env,
                 shares: &self.shares,
@@ -297,13 +301,13 @@ impl<'a> Run<'a> {
         self.report.missing.contains(&control)
     }
 
-    fn controls(&self) -> BTreeMap<&'static str, &'static str> {
+    fn controls(&self) -> Controls {
         let state = |control: &capability::Control| match (control.configured, control.available) {
             (true, true) => "enforced",
             (true, false) => "degraded",
             (false, _) => "off",
         };
-        self.report.controls.iter().map(|control| (control.name, state(control))).collect()
+        self.report.controls.iter().map(|control| (control.name.into(), state(control).into())).collect()
     }
 
     fn step_output(&self, verdict: &Verdict, stepped: Stepped, limits: Limits) -> Step {
@@ -327,7 +331,7 @@ impl<'a> Run<'a> {
                 id: self.id.clone(),
                 language: language.map(|language| language.name.clone()),
                 run,
-                compile: compile_step,
+                compile: compile_step.map(|step| Compiled { step, cached: false }),
                 provisional: verdict.provisional,
                 detail: verdict.detail,
             },

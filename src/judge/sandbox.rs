@@ -50,6 +50,27 @@ impl std::str::FromStr for Share {
     }
 }
 
+/// A host directory or file that a sandbox shows read-only, where the host has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// On the host.
+    pub outside: PathBuf,
+    /// In the sandbox.
+    pub inside: PathBuf,
+}
+
+impl Place {
+    /// Shown under its own name.
+    pub fn same(path: PathBuf) -> Place {
+        Place { inside: path.clone(), outside: path }
+    }
+
+    /// Whether it must be a link in the sandbox: it is one on the host, and shown under its own name.
+    pub fn link(&self) -> bool {
+        self.inside == self.outside && std::fs::symlink_metadata(&self.outside).is_ok_and(|it| it.is_symlink())
+    }
+}
+
 /// What instantiates a step, besides its configuration.
 #[derive(Debug)]
 pub struct Setting<'a> {
@@ -59,8 +80,8 @@ pub struct Setting<'a> {
     pub ids: (u32, u32),
     /// Whether the range is mapped by a user namespace; else the payload has one of its ids on the host itself.
     pub user_namespace: bool,
-    /// Host paths bound read-only, where they exist.
-    pub paths: &'a [PathBuf],
+    /// Bound read-only, where the host has them.
+    pub places: &'a [Place],
     /// Inodes of each writable tmpfs.
     pub inodes: u64,
     /// `K=V`, after the bundle's own.
@@ -103,9 +124,9 @@ pub fn configure(template: &Value, setting: &Setting<'_>) -> Result<Spec> {
             push(&mut mount["options"], json!(format!("nr_inodes={}", setting.inodes)));
         }
     }
-    for path in setting.paths {
-        if std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_symlink()) {
-            push(&mut config["mounts"], bind(path, path, &["rbind", "ro", "nosuid", "nodev"]));
+    for place in setting.places {
+        if !place.link() && place.outside.exists() {
+            push(&mut config["mounts"], bind(&place.outside, &place.inside, &["rbind", "ro", "nosuid", "nodev"]));
         }
     }
     config["root"]["path"] = json!(setting.rootfs);
@@ -120,6 +141,7 @@ pub fn configure(template: &Value, setting: &Setting<'_>) -> Result<Spec> {
             push(&mut config["mounts"], mount);
         }
     }
+    fill_in(&mut config["process"], setting.limits);
     extend(&mut config, setting.env, setting.shares, setting.args);
     let (first, size) = setting.ids;
     if setting.user_namespace {
@@ -131,6 +153,20 @@ pub fn configure(template: &Value, setting: &Setting<'_>) -> Result<Spec> {
     }
     restrict(&mut config, setting.limits, setting.resources);
     serde_json::from_value(config).map_err(|error| Error::config("bundles", error.to_string()))
+}
+
+/// Writes the limits into the bundle's own arguments and environment: some runtimes must be told what they may use.
+fn fill_in(process: &mut Value, limits: &Limits) {
+    for list in ["args", "env"] {
+        for text in process[list].as_array_mut().into_iter().flatten() {
+            let Some(template) = text.as_str().filter(|text| text.contains("${")) else { continue };
+            let filled = template
+                .replace("${memory}", &limits.memory_bytes.to_string())
+                .replace("${memory-mib}", &(limits.memory_bytes >> 20).to_string())
+                .replace("${stack}", &limits.stack_bytes.to_string());
+            *text = json!(filled);
+        }
+    }
 }
 
 /// Moves the payload's user into the range of host ids that the sandbox has leased: never an id of somebody else's.
@@ -233,7 +269,7 @@ mod tests {
             limits,
             ids: (7000, 65536),
             user_namespace: true,
-            paths: &[],
+            places: &[],
             inodes: 7,
             env: &[],
             shares: &[],
@@ -250,8 +286,9 @@ mod tests {
         let base = Library::embedded().base().unwrap();
         let args = ["/bin/true".to_owned()];
         let env = ["A=b".to_owned()];
-        let paths = [PathBuf::from("/usr"), PathBuf::from("/nowhere")];
-        let setting = Setting { args: Some(&args), env: &env, paths: &paths, ..setting(&limits) };
+        let elsewhere = Place { outside: "/usr".into(), inside: "/toolchain/x".into() };
+        let places = [Place::same("/usr".into()), Place::same("/nowhere".into()), elsewhere];
+        let setting = Setting { args: Some(&args), env: &env, places: &places, ..setting(&limits) };
         let spec = configure(&base.config, &setting).unwrap();
         let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
         let memory = resources.memory().as_ref().unwrap();
@@ -269,7 +306,21 @@ mod tests {
         }
         assert!(mounts.iter().any(|mount| mount.destination() == Path::new("/usr")));
         assert!(!mounts.iter().any(|mount| mount.destination() == Path::new("/nowhere")));
+        let moved = mounts.iter().find(|mount| mount.destination() == Path::new("/toolchain/x")).unwrap();
+        assert_eq!(moved.source().as_deref(), Some(Path::new("/usr")));
         assert_eq!(writable_tmpfs(&spec), [PathBuf::from("/dev/shm"), PathBuf::from("/tmp"), PathBuf::from(WORK)]);
+    }
+
+    #[test]
+    fn a_bundle_may_name_the_limits_and_a_program_may_not() {
+        let limits = Limits { memory_bytes: 64 << 20, stack_bytes: 1 << 20, ..Limits::default() };
+        let template = json!({"process": {"args": ["x", "-m${memory},${memory-mib},${other}"], "env": ["S=${stack}"]}});
+        let env = ["E=${stack}".to_owned()];
+        let mut config = template.clone();
+        fill_in(&mut config["process"], &limits);
+        extend(&mut config, &env, &[], None);
+        assert_eq!(config["process"]["args"][1], "-m67108864,64,${other}");
+        assert_eq!(config["process"]["env"], json!(["S=1048576", "E=${stack}"]));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::sandbox::Share;
+use super::sandbox::{Place, Share};
 use crate::error::{At, Error, Result};
 
 /// The staged files of one sandbox: its bundle directory, and the root file system it uses.
@@ -38,15 +38,15 @@ impl Stage {
     ///
     /// # Errors
     /// [`Error::State`] where it exists: its id is in use; else what the file system answers.
-    pub fn make(root: &Path, id: &str, paths: &[PathBuf], shares: &[Share]) -> Result<Stage> {
+    pub fn make(root: &Path, id: &str, places: &[Place], shares: &[Share]) -> Result<Stage> {
         // The sandbox's user is another one: what is made here must be open to it, whatever the caller's umask says.
         let umask = crate::sys::process::umask(0o022);
-        let made = Stage::make_all(root, id, paths, shares);
+        let made = Stage::make_all(root, id, places, shares);
         crate::sys::process::umask(umask);
         made
     }
 
-    fn make_all(root: &Path, id: &str, paths: &[PathBuf], shares: &[Share]) -> Result<Stage> {
+    fn make_all(root: &Path, id: &str, places: &[Place], shares: &[Share]) -> Result<Stage> {
         let directory = Stage::place(root, id);
         make_directory(directory.parent().unwrap_or(root))?;
         match std::fs::create_dir(&directory) {
@@ -59,12 +59,12 @@ impl Stage {
         let private = !shares.is_empty() || forbids_exec(&directory);
         let rootfs = match private {
             true => directory.join("rootfs"),
-            false => root.join(".rootfs").join(skeleton_name(paths)),
+            false => root.join(".rootfs").join(skeleton_name(places)),
         };
         let stage = Stage { directory, rootfs, private, boxed: false.into() };
         let filled = match private {
-            true => fill(&stage.rootfs, paths, shares),
-            false => stage.share_skeleton(root, paths),
+            true => fill(&stage.rootfs, places, shares),
+            false => stage.share_skeleton(root, places),
         };
         match filled {
             Ok(()) => Ok(stage),
@@ -81,13 +81,13 @@ impl Stage {
     }
 
     /// Makes the shared root file system under a name of its own, unless it is there, and publishes it by rename.
-    fn share_skeleton(&self, root: &Path, paths: &[PathBuf]) -> Result<()> {
+    fn share_skeleton(&self, root: &Path, places: &[Place]) -> Result<()> {
         if self.rootfs.exists() {
             return Ok(());
         }
         make_directory(&root.join(".rootfs"))?;
         let new = self.directory.join("rootfs");
-        fill(&new, paths, &[])?;
+        fill(&new, places, &[])?;
         match std::fs::rename(&new, &self.rootfs) {
             // Another run was faster. Neither is empty, so neither replaces the other.
             Err(_) if self.rootfs.exists() => std::fs::remove_dir_all(&new).at("remove", new.display()),
@@ -146,16 +146,16 @@ impl Stage {
 }
 
 /// The name of the shared root file system: changes whenever its content would.
-fn skeleton_name(paths: &[PathBuf]) -> String {
+fn skeleton_name(places: &[Place]) -> String {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
     hash.update([PASSWD, GROUP].concat());
-    for path in paths {
-        if let Ok(metadata) = std::fs::symlink_metadata(path) {
-            let kind: &[u8] = if metadata.is_dir() { b"d" } else { b"f" };
-            let target =
-                if metadata.is_symlink() { std::fs::read_link(path).unwrap_or_default() } else { PathBuf::new() };
-            for part in [path.as_os_str().as_bytes(), kind, target.as_os_str().as_bytes()] {
+    for place in places {
+        let link = if place.link() { std::fs::read_link(&place.outside).ok() } else { None };
+        if link.is_some() || place.outside.exists() {
+            let kind: &[u8] = if place.outside.is_dir() { b"d" } else { b"f" };
+            let target = link.unwrap_or_default();
+            for part in [place.inside.as_os_str().as_bytes(), kind, target.as_os_str().as_bytes()] {
                 hash.update(part);
                 hash.update([0]);
             }
@@ -168,21 +168,20 @@ const PASSWD: &str = "root:x:0:0:root:/:/usr/sbin/nologin\nbox:x:1000:1000:box:/
 const GROUP: &str = "root:x:0:\nbox:x:1000:\n";
 
 /// Makes a root file system: mount points, the host's links, the user database.
-fn fill(rootfs: &Path, paths: &[PathBuf], shares: &[Share]) -> Result<()> {
+fn fill(rootfs: &Path, places: &[Place], shares: &[Share]) -> Result<()> {
     for name in ["", "proc", "dev", "tmp", "work", "box", "etc"] {
         let path = rootfs.join(name);
         std::fs::create_dir(&path).at("make", path.display())?;
     }
     put(&rootfs.join("etc/passwd"), PASSWD.as_bytes(), 0o444)?;
     put(&rootfs.join("etc/group"), GROUP.as_bytes(), 0o444)?;
-    for path in paths {
-        let Ok(metadata) = std::fs::symlink_metadata(path) else { continue };
-        if metadata.is_symlink() {
-            let place = place(rootfs, path)?;
-            let target = std::fs::read_link(path).at("read the link", path.display())?;
-            std::os::unix::fs::symlink(target, &place).at("make the link", place.display())?;
-        } else {
-            mount_point(rootfs, path, metadata.is_dir())?;
+    for shown in places {
+        if shown.link() {
+            let at = place(rootfs, &shown.inside)?;
+            let target = std::fs::read_link(&shown.outside).at("read the link", shown.outside.display())?;
+            std::os::unix::fs::symlink(target, &at).at("make the link", at.display())?;
+        } else if let Ok(metadata) = std::fs::metadata(&shown.outside) {
+            mount_point(rootfs, &shown.inside, metadata.is_dir())?;
         }
     }
     for share in shares {
@@ -252,13 +251,16 @@ mod tests {
         std::fs::create_dir(&host).unwrap();
         std::os::unix::fs::symlink("usr/bin", host.join("bin")).unwrap();
         std::fs::write(host.join("file"), "").unwrap();
-        let paths = [host.join("bin"), host.join("file"), host.join("missing")];
+        let elsewhere = Place { outside: host.join("bin/.."), inside: "/toolchain/x".into() };
+        let paths = [host.join("file"), host.join("missing"), host.join("bin")].map(Place::same);
+        let places: Vec<Place> = paths.into_iter().chain([elsewhere]).collect();
+        std::fs::create_dir_all(host.join("usr/bin")).unwrap();
         let share = |inside: &str| Share { inside: inside.into(), outside: host.clone(), writable: false };
-        let stage = Stage::make(root.path(), "a", &paths, &[share("/data/here")]).unwrap();
+        let stage = Stage::make(root.path(), "a", &places, &[share("/data/here")]).unwrap();
         let at = |name: &str| stage.rootfs().join(host.strip_prefix("/").unwrap()).join(name);
         assert_eq!(std::fs::read_link(at("bin")).unwrap(), Path::new("usr/bin"));
         assert!(at("file").is_file() && !at("missing").exists());
-        assert!(stage.rootfs().join("data/here").is_dir());
+        assert!(stage.rootfs().join("data/here").is_dir() && stage.rootfs().join("toolchain/x").is_dir());
         let through = mount_point(stage.rootfs(), &host.join("bin/x"), true);
         assert!(matches!(through, Err(Error::Usage(_))), "never through a link");
         stage.put_into_box("main.sh", b"true", false).unwrap();
@@ -271,8 +273,8 @@ mod tests {
     #[test]
     fn stages_share_a_root_file_system_as_long_as_the_host_is_the_same() {
         let root = tempfile::tempdir().unwrap();
-        let paths = [root.path().join("dir")];
-        let make = |id: &str| Stage::make(root.path(), id, &paths, &[]).unwrap();
+        let places = [Place::same(root.path().join("dir"))];
+        let make = |id: &str| Stage::make(root.path(), id, &places, &[]).unwrap();
         let (first, second) = (make("a"), make("b"));
         assert_eq!(first.rootfs(), second.rootfs());
         assert_eq!(first.box_mount(), BoxMount::None);
@@ -281,7 +283,7 @@ mod tests {
         let rootfs = first.rootfs().to_owned();
         first.remove().unwrap();
         assert!(rootfs.join("proc").is_dir(), "it outlives its maker");
-        std::fs::create_dir(&paths[0]).unwrap();
+        std::fs::create_dir(&places[0].outside).unwrap();
         assert_ne!(make("c").rootfs(), second.rootfs());
     }
 }

@@ -15,11 +15,12 @@
 //! | 10 | killed by a signal | SIG |
 //! | 11 | non-zero exit | RE |
 //! | 12 | otherwise | OK |
+//! | 13 | OK, and a checker says otherwise | WA PE; IE where the checker failed |
 
 use serde::{Deserialize, Serialize};
 
 pub use super::cause::{Actor, Cause, Status};
-use super::evidence::{Evidence, FaultKind, KillCause, Oom, WaitStatus};
+use super::evidence::{Checked, Evidence, FaultKind, KillCause, Oom, Ruling, WaitStatus};
 use super::limits::Limits;
 
 /// What [`classify`] says.
@@ -31,7 +32,7 @@ pub struct Verdict {
     pub cause: Cause,
     /// Who ended it.
     pub actor: Actor,
-    /// The rule that matched, 0–12.
+    /// The rule that matched, 0–13.
     pub rule: u8,
     /// Whether trying again makes sense.
     pub retryable: bool,
@@ -55,7 +56,10 @@ impl Verdict {
 /// The verdict that the evidence supports. Total: every evidence has exactly one verdict.
 pub fn classify(evidence: &Evidence, limits: &Limits) -> Verdict {
     match internal_error(evidence) {
-        None => judged(evidence, limits),
+        None => match (judged(evidence, limits), &evidence.checker) {
+            (verdict, Some(checked)) if verdict.status == Status::Ok => ruled(verdict, checked),
+            (verdict, _) => verdict,
+        },
         Some(mut error) => {
             // Kept only when there is something to judge; never itself an internal error of rule 0.
             if evidence.fault.is_none() && missing(evidence).is_none() {
@@ -244,6 +248,21 @@ fn judged(e: &Evidence, limits: &Limits) -> Verdict {
         return Verdict::new(11, Status::Re, Cause::ReNonzeroExit, Payload);
     }
     Verdict::new(12, Status::Ok, Cause::NormalExit, Payload)
+}
+
+/// Rule 13: the program did its part, and a checker has looked at what it wrote.
+fn ruled(verdict: Verdict, checked: &Checked) -> Verdict {
+    let nothing = checked.ruling == Ruling::Points && checked.points.is_none_or(|points| points <= 0.0);
+    let (status, cause) = match checked.ruling {
+        Ruling::Failed => (Status::Ie, Cause::IeCheckerFailed),
+        Ruling::Wrong => (Status::Wa, Cause::WaChecker),
+        Ruling::Presentation => (Status::Pe, Cause::PeChecker),
+        Ruling::Points if nothing => (Status::Wa, Cause::WaChecker),
+        Ruling::Accepted | Ruling::Points => return verdict,
+    };
+    let actor = if status == Status::Ie { Actor::Runtime } else { Actor::Judge };
+    let detail = Some(checked.message.clone()).filter(|message| !message.is_empty());
+    Verdict { detail, ..Verdict::new(13, status, cause, actor) }
 }
 
 /// Rule 2: the compiler's own verdict becomes the cause's detail.

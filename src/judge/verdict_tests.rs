@@ -402,3 +402,33 @@ fn the_classifier_is_total_monotone_and_replayable() {
         }
     }
 }
+
+fn checked(ruling: Ruling, points: Option<f64>) -> Option<Checked> {
+    Some(Checked { ruling, message: "said so".into(), exit_code: Some(1), points })
+}
+
+#[test]
+fn a_checker_speaks_about_what_ended_well_and_only_about_that() {
+    for (ruling, points, status, cause) in [
+        (Ruling::Accepted, None, Status::Ok, Cause::NormalExit),
+        (Ruling::Points, Some(3.5), Status::Ok, Cause::NormalExit),
+        (Ruling::Points, Some(0.0), Status::Wa, Cause::WaChecker),
+        (Ruling::Points, None, Status::Wa, Cause::WaChecker),
+        (Ruling::Wrong, None, Status::Wa, Cause::WaChecker),
+        (Ruling::Presentation, None, Status::Pe, Cause::PeChecker),
+        (Ruling::Failed, None, Status::Ie, Cause::IeCheckerFailed),
+    ] {
+        let mut e = quiet();
+        e.checker = checked(ruling, points);
+        let verdict = classify(&e, &limits());
+        assert_eq!((verdict.status, verdict.cause), (status, cause), "{ruling:?}");
+        assert_eq!(verdict.detail.is_some(), verdict.rule == 13);
+        for rule in 0..12 {
+            let mut both = quiet();
+            hold(rule, &mut both);
+            let alone = classify(&both, &limits());
+            both.checker = checked(ruling, points);
+            assert_eq!(classify(&both, &limits()), alone, "rule {rule}, {ruling:?}");
+        }
+    }
+}

@@ -444,7 +444,7 @@ fn a_dry_run_names_the_toolchain_or_what_to_install() {
     let last = |language: &str| out(language).trim_end().lines().last().unwrap().to_owned();
     assert_eq!(
         last("absent"),
-        "toolchain of absent: MISSING: `no-such-compiler -v`: No such file or directory; install first, second"
+        "toolchain of absent: MISSING: `no-such-compiler -v`: `no-such-compiler`: No such file or directory; install first, second"
     );
     assert!(last("broken").ends_with("exit status: 3: no licence"), "{}", last("broken"));
     assert_eq!(last("stderr"), "toolchain of stderr: v7");

@@ -1,0 +1,142 @@
+//! The table of programs (`programs.toml`): every language, every verdict that it can reach.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::common::{Out, Test};
+use super::{assert_clean, fresh_id, rustbox_only};
+
+#[derive(Debug, Deserialize)]
+struct Table {
+    program: Vec<Program>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Program {
+    language: String,
+    name: String,
+    expected: [String; 2],
+    #[serde(default)]
+    options: Vec<String>,
+    stdin: Option<String>,
+    stdout: Option<String>,
+    code: String,
+}
+
+fn table() -> Vec<Program> {
+    let table: Table = toml::from_str(include_str!("programs.toml")).unwrap();
+    table.program
+}
+
+/// The runtime in an environment with the home directory of whoever runs the tests: a toolchain may lie there.
+pub fn at_home(test: &Test, args: &[&str]) -> Out {
+    let home = std::env::var("HOME").unwrap_or_default();
+    test.shell(&format!("HOME='{home}' exec \"$@\""), args)
+}
+
+/// Why a language cannot be tried here.
+pub fn missing(test: &Test, language: &str) -> Option<String> {
+    let out = at_home(test, &["languages", "--json", language]);
+    if out.code == 0 {
+        return None;
+    }
+    let toolchain = out.json()[0].take();
+    Some(format!("no toolchain of {language}: {}", toolchain["reason"].as_str().unwrap()))
+}
+
+/// What is wrong with the verdict of a program.
+fn wrong(test: &Test, program: &Program) -> Option<String> {
+    let id = fresh_id(test);
+    let mut args = vec!["run", "--json", "--language", &program.language, "--code", &program.code];
+    args.extend(program.options.iter().map(String::as_str));
+    let input = test.path("stdin");
+    if let Some(text) = &program.stdin {
+        std::fs::write(&input, text).unwrap();
+        args.extend(["--stdin", input.to_str().unwrap()]);
+    }
+    args.push(&id);
+    let out = at_home(test, &args);
+    let Ok(verdict) = serde_json::from_str::<Value>(&out.stdout) else { return Some(format!("no verdict: {out:#?}")) };
+    let mut wrong = Vec::new();
+    let expected_status = i32::from(program.expected[0] != "OK");
+    let got = ["status", "cause"].map(|key| verdict[key].as_str().unwrap_or("?"));
+    if got != program.expected || out.code != expected_status {
+        let summary = ["exit_code", "signal", "cpu_time_ms", "wall_time_ms", "memory_peak_bytes", "stderr"]
+            .map(|key| format!("{key} {}", verdict[key]));
+        wrong.push(format!("{got:?} with exit status {}, {}", out.code, summary.join(", ")));
+        wrong.push(verdict["compile"]["stderr"].to_string());
+    }
+    if program.stdout.as_ref().is_some_and(|text| verdict["stdout"] != **text) {
+        wrong.push(format!("stdout {}", verdict["stdout"]));
+    }
+    if verdict["cleanup"]["proved"] != true {
+        wrong.push(verdict["cleanup"].to_string());
+    }
+    let compiler =
+        [&verdict["compile"]["stdout"], &verdict["compile"]["stderr"]].map(|text| text.as_str().unwrap_or(""));
+    if got[0] == "CE" && compiler.concat().len() < 10 {
+        wrong.push("the compiler's own words are missing".to_owned());
+    }
+    assert_clean(test);
+    (!wrong.is_empty()).then(|| wrong.join("\n    "))
+}
+
+#[track_caller]
+fn all_of(language: &str) {
+    let test = Test::new();
+    if let Some(reason) = missing(&test, language) {
+        super::common::skip!("{reason}");
+    }
+    let programs = table().into_iter().filter(|program| program.language == language);
+    let failed: Vec<String> = programs
+        .filter_map(|program| {
+            let wrong = wrong(&test, &program)?;
+            Some(format!("{} that {}: not {:?} but {wrong}", program.language, program.name, program.expected))
+        })
+        .collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+macro_rules! languages {
+    ($($name:ident: $language:literal;)*) => {
+        $(#[test]
+        fn $name() {
+            rustbox_only!();
+            all_of($language);
+        })*
+
+        /// The languages that the tests above cover.
+        const COVERED: &[&str] = &[$($language),*];
+    };
+}
+
+languages! {
+    programs_in_sh: "sh";
+    programs_in_python: "python";
+    programs_in_c: "c";
+    programs_in_cpp: "cpp";
+    programs_in_rust: "rust";
+    programs_in_go: "go";
+    programs_in_java: "java";
+    programs_in_javascript: "javascript";
+    programs_in_typescript: "typescript";
+}
+
+#[test]
+fn every_language_has_programs_for_every_verdict_that_any_program_can_get() {
+    rustbox_only!();
+    let test = Test::new();
+    let known = at_home(&test, &["languages", "--json"]).ok().json();
+    let table = table();
+    assert!(table.len() >= 60);
+    for language in known.as_array().unwrap() {
+        let name = language["language"].as_str().unwrap();
+        assert!(COVERED.contains(&name), "{name} has no test");
+        let compiled = if language["compiled"] == true { Some("CE") } else { None };
+        for verdict in ["OK", "TLE", "MLE", "RE", "SIG", "PLE", "OLE", "FSE", "SV"].into_iter().chain(compiled) {
+            let covers = |program: &&Program| program.language == name && program.expected[0] == verdict;
+            assert!(table.iter().any(|program| covers(&program)), "{name} has no program that gets {verdict}");
+        }
+    }
+}
