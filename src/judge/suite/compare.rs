@@ -45,6 +45,16 @@ impl Comparison {
     }
 }
 
+impl std::fmt::Display for Comparison {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Comparison::Exact => f.write_str("exact"),
+            Comparison::Tokens => f.write_str("tokens"),
+            Comparison::Float(eps) => write!(f, "float:{eps:e}"),
+        }
+    }
+}
+
 type Difference = Option<(Ruling, String)>;
 
 /// Where only white space differs, the presentation is wrong.
