@@ -98,11 +98,12 @@ pub fn judged(judgement: &Judgement) {
     if let Some(wall_us) = run.evidence.payload.wall_us {
         observe(&table::EXECUTION_DURATION, wall_us);
     }
-    for step in std::iter::once(run).chain(&judgement.compile) {
-        ended(step);
-    }
+    // What comes from the cache was counted when it was made.
+    let compiled = judgement.compile.iter().filter(|compile| !compile.cached).map(|compile| &compile.step);
+    let steps = || std::iter::once(run).chain(compiled.clone());
+    steps().for_each(ended);
     // Where the compile step is all there was, the run step's evidence holds nothing.
-    let degraded = std::iter::once(run).chain(&judgement.compile).map(|step| &step.evidence.control_degraded);
+    let degraded = steps().map(|step| &step.evidence.control_degraded);
     for control in degraded.max_by_key(|degraded| degraded.len()).into_iter().flatten() {
         add(&table::CONTROL_DEGRADED, control, 1);
     }

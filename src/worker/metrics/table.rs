@@ -171,6 +171,9 @@ pub static BY_CAUSE: Metric =
             "ie_not_proved_gone",
             "ie_host_oom",
             "ie_oom_ambiguous",
+            "wa_checker",
+            "pe_checker",
+            "ie_checker_failed",
         ],
     );
 
