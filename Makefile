@@ -12,6 +12,8 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 bindir = $(DESTDIR)$(PREFIX)/bin
 sharedir = $(DESTDIR)$(PREFIX)/share
+docdir = $(sharedir)/doc/rustbox
+unitdir = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
 # `.cargo/config.toml` names the host as the target, so cargo adds its name to the path.
 HOST = $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
@@ -34,12 +36,16 @@ deps: ## install what a build and a judged run need, if missing
 	@integration/ci/rust
 
 .PHONY: deps-test
-deps-test: deps ## install what the tests need, if missing
+deps-test: deps deps-packaging ## install what the tests need, if missing
 	@integration/ci/need /var/lib/dpkg/info/busybox-static.list:busybox-static crun:crun runc:runc strace:strace criu:criu \
 		newuidmap:uidmap ip:iproute2 mkfs.ext4:e2fsprogs jq:jq \
 		go:golang-go javac:default-jdk-headless node:nodejs tsc:node-typescript \
 		$(PYTHON_MODULES)/pytest:python3-pytest $(PYTHON_MODULES)/jsonschema:python3-jsonschema
 	@integration/ci/unpack prometheus $(TARGET_DIR)/prometheus
+
+.PHONY: deps-packaging
+deps-packaging:
+	@integration/ci/need systemd-analyze:systemd setpriv:util-linux $(PYTHON_MODULES)/yaml:python3-yaml
 
 .PHONY: deps-bench
 deps-bench: deps ## install what the benches need, if missing
@@ -75,7 +81,7 @@ bench: deps-bench build ## measure against crun, runc and bwrap; writes docs/ben
 	RUSTBOX_BIN=$(BIN) integration/bench/bench
 
 .PHONY: integration
-integration: integration-podman integration-containerd integration-docker integration-prometheus ## run the real engines with rustbox and with runc
+integration: integration-podman integration-containerd integration-docker integration-prometheus integration-packaging ## run the real engines with rustbox and with runc
 
 .PHONY: integration-podman
 integration-podman: build ## podman, as root and rootless
@@ -93,6 +99,13 @@ integration-containerd: build ## containerd, by ctr and by CRI
 integration-docker: build ## Docker
 	@integration/ci/need dockerd:docker.io runc:runc /var/lib/dpkg/info/busybox-static.list:busybox-static ip:iproute2 iptables:iptables
 	RUSTBOX_BIN=$(BIN) integration/engines/docker
+
+.PHONY: integration-packaging
+integration-packaging: deps-packaging build ## units, tmpfiles and snippets, as installed, with all that read them
+	@integration/ci/need podman:podman containerd:containerd dockerd:docker.io $(PYTHON_MODULES)/kubernetes:python3-kubernetes
+	installed=$$(mktemp -d); trap 'rm -rf "$$installed"' EXIT; \
+	$(MAKE) --no-print-directory install DESTDIR="$$installed" PREFIX=/usr; \
+	RUSTBOX_BIN=$(BIN) RUSTBOX_INSTALLED="$$installed" integration/packaging/check --all
 
 .PHONY: integration-prometheus
 integration-prometheus: build ## Prometheus scrapes a worker (half a minute)
@@ -152,13 +165,21 @@ install: man completions ## install to $(DESTDIR)$(PREFIX)
 	rm -rf $(sharedir)/rustbox/bundles
 	install -d $(sharedir)/rustbox
 	cp -r bundles $(sharedir)/rustbox/bundles
+	install -d $(unitdir) $(docdir)
+	for unit in integration/packaging/systemd/*; do \
+		sed 's|/usr/bin/rustbox|$(PREFIX)/bin/rustbox|' "$$unit" >$(unitdir)/"$${unit##*/}"; done
+	install -Dm644 integration/packaging/tmpfiles.d/rustbox.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/rustbox.conf
+	cp -r integration/packaging/{README.md,containerd,crio,docker,kubernetes,podman} $(docdir)/
+	install -d $(docdir)/prometheus
+	install -m644 integration/prometheus/*.{yml,json} $(docdir)/prometheus/
 
 .PHONY: uninstall
 uninstall: ## remove what install put there
 	rm -f $(bindir)/rustbox $(sharedir)/man/man8/rustbox.8 $(sharedir)/man/man8/rustbox-*.8
 	rm -f $(sharedir)/bash-completion/completions/rustbox $(sharedir)/zsh/site-functions/_rustbox
 	rm -f $(sharedir)/fish/vendor_completions.d/rustbox.fish
-	rm -rf $(sharedir)/rustbox
+	rm -rf $(sharedir)/rustbox $(docdir)
+	rm -f $(unitdir)/rustbox-{metrics.service,recover.service,recover.timer} $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/rustbox.conf
 
 .PHONY: clean
 clean: ## remove what was built
