@@ -66,6 +66,8 @@ pub enum Error {
         id: String,
         /// Each leftover in words.
         left: Vec<String>,
+        /// How many of them are processes.
+        orphans: usize,
     },
 
     /// Anything else, in words that name the object.

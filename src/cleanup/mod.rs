@@ -2,10 +2,11 @@
 //!
 //! A release is finished when the kernel says so, not when the calls that should do it have
 //! returned: the first process is dead by its handle (with a pid namespace of its own the kernel
-//! then vouches for the rest), no cgroup directory and so no process in one is left, no mount below
-//! the container's rootfs or state directory is in sight, the state directory is gone.
+//! then vouches for the rest; without one nobody is left in its mount namespace), no cgroup directory and so no
+//! process in one is left, no mount below the container's rootfs or state directory is in sight, the state directory is gone.
 
 pub mod mounts;
+pub mod orphans;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -33,6 +34,9 @@ pub struct Proof {
     pub processes_dead: bool,
     /// How the death of all processes is known.
     pub processes_by: &'static str,
+    /// Processes of the container that live, outside of its cgroups: left alone, because somebody has moved them there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub orphans: Vec<orphans::Orphan>,
     /// The hook that a runtime which died had left running, and that was ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hook_ended: Option<String>,
@@ -54,7 +58,11 @@ impl Proof {
     /// # Errors
     /// [`Error::Unclean`], naming each leftover.
     pub fn require(self) -> Result<Proof> {
-        if self.clean { Ok(self) } else { Err(Error::Unclean { id: self.id, left: self.left }) }
+        if self.clean {
+            Ok(self)
+        } else {
+            Err(Error::Unclean { id: self.id, left: self.left, orphans: self.orphans.len() })
+        }
     }
 
     /// The error that made the release necessary, with what remains where something does.
@@ -110,6 +118,11 @@ pub fn release(
         left.push(error.to_string());
     }
     left.extend(remaining.iter().map(|path| format!("cgroup `{}`", path.display())));
+    let orphans = orphans::of(root, &directory, record).unwrap_or_else(|error| {
+        left.push(format!("orphan processes are unknown: {error}"));
+        Vec::new()
+    });
+    left.extend(orphans.iter().map(orphans::Orphan::words));
     if let Some(directories) = &record.resctrl
         && let Err(error) = crate::init::intel_rdt::remove(directories)
     {
@@ -139,8 +152,9 @@ pub fn release(
     let proof = Proof {
         id: record.id.clone(),
         clean: left.is_empty(),
-        processes_dead: init_dead && remaining.is_empty(),
+        processes_dead: init_dead && remaining.is_empty() && orphans.is_empty(),
         processes_by: if record.own_pid_namespace && init.is_some() { "pid namespace" } else { "cgroup" },
+        orphans,
         hook_ended,
         cgroups_gone: record.cgroup.directories.len().saturating_sub(remaining.len()),
         mounts_gone,

@@ -1,26 +1,29 @@
 //! `rustbox health`: whether this worker can be trusted, what dead commands have left of it, and its removal.
 
-use std::fmt::Write;
 use std::process::ExitCode;
 
 use crate::cli::{Global, say, say_json};
 use crate::error::{Error, Result};
-use crate::worker::health::Health;
+use crate::worker::check::{absolve, check};
+use crate::worker::health::{Health, Host};
 use crate::worker::standing::Status;
-use crate::worker::survey::open_root;
-use crate::worker::{Leftover, Recovered, Survey, recover, survey};
+use crate::worker::survey::{self, open_root};
+use crate::worker::{Recovered, recover};
 
 /// Exit status of a usage error.
 pub const USAGE: u8 = 64;
 
 /// Tell whether this worker can be trusted, find what dead commands have left of it, remove it and prove it gone
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("what").args(["verify_clean", "recover", "quarantine", "unquarantine"])))]
+#[command(group(clap::ArgGroup::new("what").args(["check", "verify_clean", "recover", "quarantine", "unquarantine"])))]
 pub struct Args {
+    /// Judge programs whose verdicts are known, too, and quarantine the worker for what is wrong
+    #[arg(long)]
+    pub check: bool,
     /// List what was left, and change nothing
     #[arg(long)]
     pub verify_clean: bool,
-    /// Remove what is provably stale and prove it gone; safe at any time
+    /// Remove what is provably stale and prove it gone; end an automatic quarantine where all is well; safe at any time
     #[arg(long)]
     pub recover: bool,
     /// With --recover: stopped containers too, poststop hooks included
@@ -44,7 +47,7 @@ pub struct Args {
 }
 
 /// Runs `health`. Exit status 0: healthy, or clean; 1: unhealthy, something is left, or the worker cannot be looked at; 2:
-/// quarantined.
+/// quarantined, also after a recovery that has left nothing.
 pub fn main(global: &Global, args: &Args) -> ExitCode {
     match run(global, args) {
         Ok(status) => ExitCode::from(status),
@@ -56,14 +59,11 @@ pub fn main(global: &Global, args: &Args) -> ExitCode {
 }
 
 fn run(global: &Global, args: &Args) -> Result<u8> {
-    let root = open_root(&global.root_path())?;
-    let look = || match &root {
-        Some(root) => survey(root),
-        None => Ok(Survey { clean: true, root: global.root_path(), ..Survey::default() }),
-    };
+    let look = || survey::look(&global.root_path());
+    let standing = global.standing();
     let reason = args.reason.as_deref().unwrap_or_default();
     if args.quarantine {
-        global.standing().quarantine(reason)?;
+        standing.quarantine(reason)?;
         return Ok(0);
     }
     if args.unquarantine {
@@ -71,64 +71,46 @@ fn run(global: &Global, args: &Args) -> Result<u8> {
         if left > 0 && !args.force {
             return Err(Error::Other(format!("{left} left, see --verify-clean; --recover, or --force")));
         }
-        global.standing().unquarantine(reason)?;
+        standing.unquarantine(reason)?;
         return Ok(0);
     }
-    if args.recover
-        && let Some(root) = &root
-    {
-        let recovered = recover(root, args.cleanup)?;
+    if args.recover {
+        let recovered = match open_root(&global.root_path())? {
+            Some(root) => recover(&root, args.cleanup)?,
+            None => Recovered { after: look()?, ..Recovered::default() },
+        };
         for words in recovered.warnings.iter().chain(&recovered.failures) {
             global.log().warn(words);
         }
-        print(args, &recovered, || removed(&recovered) + &lines(&recovered.after))?;
-        return Ok(u8::from(!recovered.after.clean || !recovered.failures.is_empty()));
+        let absolved = absolve(|| global.open_root(), &standing, recovered, global.systemd_cgroup())?;
+        for words in &absolved.kept {
+            global.log().warn(&format!("the worker stays {}: {words}", absolved.status.as_str()));
+        }
+        print(args, &absolved, || absolved.recovered.table())?;
+        return Ok(if absolved.recovered.is_clean() { status(absolved.status) } else { 1 });
     }
     let survey = look()?;
-    if args.recover || args.verify_clean {
-        print(args, &survey, || lines(&survey))?;
+    if args.verify_clean {
+        print(args, &survey, || survey.table())?;
         return Ok(u8::from(!survey.clean));
     }
-    let health = Health::of(&global.standing(), &survey)?;
+    let host = match args.check {
+        true => check(&global.open_root()?, &standing, &survey, global.systemd_cgroup())?,
+        false => Host::look(&standing, &survey)?,
+    };
+    let health = Health::of(&standing, &survey, host)?;
     print(args, &health, || health.table())?;
-    Ok(match health.status {
+    Ok(status(health.status))
+}
+
+fn status(status: Status) -> u8 {
+    match status {
         Status::Healthy => 0,
         Status::Unhealthy => 1,
         Status::Quarantined => 2,
-    })
+    }
 }
 
 fn print(args: &Args, value: &impl serde::Serialize, table: impl FnOnce() -> String) -> Result<()> {
     if args.json { say_json(value) } else { say(&table()) }
-}
-
-fn removed(recovered: &Recovered) -> String {
-    recovered.removed.iter().fold(String::new(), |text, leftover| text + "removed " + &line(leftover))
-}
-
-fn lines(survey: &Survey) -> String {
-    let mut text = survey.leftovers.iter().fold(String::new(), |text, leftover| text + "left    " + &line(leftover));
-    let verdict = match survey.leftovers.len() {
-        0 => "clean".to_owned(),
-        left => format!("not clean: {left} left"),
-    };
-    let (live, stopped) = (survey.live.len(), survey.stopped.len());
-    let _ = writeln!(text, "{verdict} in `{}`; {live} live, {stopped} stopped", survey.root.display());
-    text
-}
-
-/// One leftover in words, with its owner and age.
-fn line(leftover: &Leftover) -> String {
-    let kind = serde_json::to_value(leftover.kind).unwrap_or_default();
-    let mut text = format!("{} `{}`: {}", kind.as_str().unwrap_or_default(), leftover.name, leftover.reason);
-    if let Some(owner) = leftover.owner.as_ref().filter(|owner| **owner != leftover.name) {
-        let _ = write!(text, "; of `{owner}`");
-    }
-    if let Some(process) = leftover.process {
-        let _ = write!(text, "; made by process {} (start time {})", process.pid, process.start_time);
-    }
-    if let Some(age) = leftover.age_s {
-        let _ = write!(text, "; {age} s old");
-    }
-    text + "\n"
 }

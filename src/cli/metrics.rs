@@ -12,7 +12,7 @@ use crate::cgroup::Layout;
 use crate::cli::{Global, say};
 use crate::error::{At, Error, Result};
 use crate::judge::capability::{self, Wanted};
-use crate::worker::health::Health;
+use crate::worker::health::{Health, Host};
 use crate::worker::metrics::serve::{Request, Response, listen, serve};
 use crate::worker::metrics::{Format, Now, expose, file, table};
 use crate::worker::standing::Status;
@@ -52,7 +52,8 @@ pub fn main(global: &Global, args: &Args) -> Result<()> {
 }
 
 fn health(global: &Global) -> Result<Health> {
-    Health::of(&global.standing(), &look(&global.root_path())?)
+    let (standing, survey) = (global.standing(), look(&global.root_path())?);
+    Health::of(&standing, &survey, Host::look(&standing, &survey)?)
 }
 
 fn text(global: &Global, format: Format) -> Result<String> {
@@ -60,11 +61,7 @@ fn text(global: &Global, format: Format) -> Result<String> {
     let health = health(global)?;
     let host = capability::probe(&Layout::probe()?, Wanted::everything());
     let now = Now {
-        status: match health.status {
-            Status::Healthy => "healthy",
-            Status::Unhealthy => "unhealthy",
-            Status::Quarantined => "quarantined",
-        },
+        status: health.status.as_str(),
         failures_in_a_row: health.consecutive_cleanup_failures.into(),
         active: health.live as u64,
         stopped: health.stopped as u64,

@@ -37,7 +37,9 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use crate::error::Error;
+use crate::worker::Standing;
 use crate::worker::metrics::{self as counts, file::Trouble};
+use crate::worker::standing::Cause;
 pub use command::Command;
 pub use global::Global;
 
@@ -139,8 +141,8 @@ fn usage_status(arguments: &[OsString]) -> u8 {
 /// Says an error once, on stderr and in the log, and gives the exit status that belongs to it.
 pub fn report(global: &Global, error: &Error) -> ExitCode {
     global.log().error(&error.to_string());
-    if let Some(left) = unclean(error)
-        && let Err(error) = global.standing().cleanup_failed(&left)
+    if let Some((left, orphans)) = unclean(error)
+        && let Err(error) = not_clean(&global.standing(), &left, orphans)
     {
         global.log().warn(&error.to_string());
     }
@@ -151,10 +153,22 @@ pub fn report(global: &Global, error: &Error) -> ExitCode {
     })
 }
 
-/// What an unproved cleanup has left, in words.
-fn unclean(error: &Error) -> Option<String> {
+/// Counts a cleanup that was not proved. One orphan is enough for a quarantine: whatever moved it may have moved others.
+///
+/// # Errors
+/// Where it cannot be written down.
+pub fn not_clean(standing: &Standing, left: &str, orphans: usize) -> crate::Result<()> {
+    standing.cleanup_failed(left)?;
+    if orphans > 0 {
+        standing.condemn(Cause::OrphanProcess, "a process has outlived its container", left)?;
+    }
+    Ok(())
+}
+
+/// What an unproved cleanup has left, in words, and how many of that are processes.
+fn unclean(error: &Error) -> Option<(String, usize)> {
     match error {
-        Error::Unclean { id, left } => Some(format!("`{id}`: {}", left.join("; "))),
+        Error::Unclean { id, left, orphans } => Some((format!("`{id}`: {}", left.join("; ")), *orphans)),
         Error::Context { source, .. } => unclean(source),
         _ => None,
     }

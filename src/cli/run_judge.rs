@@ -16,6 +16,7 @@ use crate::error::{At, Error, Result};
 use crate::judge::capability::Report;
 use crate::judge::run::{self as judging, Judged, Request, Subject};
 use crate::judge::toolchain;
+use crate::sys::Errno;
 
 /// Judges, prints, and gives the exit status: 0 OK, 1 another verdict about the program, 2 usage or invalid input, 3 an
 /// internal error, 4 refused.
@@ -36,7 +37,7 @@ fn run(global: &Global, args: &JudgeArgs, bundle: &Path, id: Option<&str>) -> Re
     let judged = judge(global, args, bundle, id)?;
     let counted = match &judged.judgement.run.cleanup {
         Some(cleanup) if !cleanup.proved => {
-            standing.cleanup_failed(&format!("`{}`: {}", judged.judgement.id, cleanup.left.join("; ")))
+            standing.cleanup_failed(&format!("`{}`: {}", judged.judgement.id, cleanup.left.join("; "))).map(drop)
         }
         Some(_) if !healthy => standing.cleanup_succeeded(),
         _ => Ok(()),
@@ -55,10 +56,14 @@ fn failure(error: &Error) -> u8 {
         Error::Usage(_) | Error::Config { .. } | Error::State { .. } => 2,
         Error::Refused(_) | Error::Quarantined(_) => 4,
         Error::Context { source, .. } => failure(source),
-        // A file that the caller named.
-        Error::Sys { step: "open" | "open bundle" | "read" | "stat", .. } => 2,
+        // A file that the caller named; but what this process or the kernel has run out of is nobody's mistake.
+        Error::Sys { step: "open" | "open bundle" | "read" | "stat", errno, .. } if !exhausted(*errno) => 2,
         _ => 3,
     }
+}
+
+fn exhausted(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE | Errno::ENOSPC | Errno::EDQUOT | Errno::EINTR)
 }
 
 fn judge(global: &Global, args: &JudgeArgs, bundle: &Path, id: Option<&str>) -> Result<Judged> {

@@ -381,7 +381,10 @@ impl<'a> Plan<'a> {
         if let Some(file) = &self.options.pid_file {
             pid_file::write(file, pid)?;
         }
-        directory.record_init(init_file, init)?;
+        // Where no pid namespace ends them all, this says who belongs to the container.
+        let alone = self.record.own_pid_namespace || self.namespaces.new & libc::CLONE_NEWNS == 0;
+        let mount_namespace = if alone { None } else { cleanup::orphans::mount_namespace(pid) };
+        directory.record_init(init_file, init, mount_namespace)?;
         conversation.channel.send(&Message::Commit)?;
         Ok(init)
     }

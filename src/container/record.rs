@@ -91,8 +91,22 @@ pub fn read_spec(dir: BorrowedFd<'_>, id: &str) -> Result<Spec> {
 /// # Errors
 /// As `read(2)`.
 pub fn read_init(dir: BorrowedFd<'_>, id: &str) -> Result<Option<ProcessId>> {
+    Ok(init_fields(dir, id)?.and_then(|text| text.splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ").parse().ok()))
+}
+
+/// The number of the mount namespace that the first process was made in; `None` where none is on record, which is so with
+/// a pid namespace of its own: then nobody has to be looked for by it.
+///
+/// # Errors
+/// As `read(2)`.
+pub fn read_mount_namespace(dir: BorrowedFd<'_>, id: &str) -> Result<Option<u64>> {
+    Ok(init_fields(dir, id)?.and_then(|text| text.splitn(3, ' ').nth(2)?.parse().ok()))
+}
+
+/// `<pid> <start time> [<mount namespace>]`.
+fn init_fields(dir: BorrowedFd<'_>, id: &str) -> Result<Option<String>> {
     match path::read_at(dir, c"init", 128) {
-        Ok(bytes) => Ok(std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok())),
+        Ok(bytes) => Ok(String::from_utf8(bytes).ok()),
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(Error::sys("read the init record of", id, errno)),
     }

@@ -3,8 +3,6 @@
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use nix::fcntl::FlockArg;
-
 use crate::cleanup::Proof;
 use crate::container::console;
 use crate::container::create::{Created, create};
@@ -15,6 +13,7 @@ use crate::container::start::poststart;
 use crate::container::state::Root;
 use crate::error::{Error, Result};
 use crate::spec::Bundle;
+use crate::sys::lock::FlockArg;
 use crate::sys::process::Ended;
 use crate::worker::metrics;
 

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `state.json` | once, before the directory gets its name | what exists or will: bundle, cgroups, creator, hooks |
 //! | `config.json` | with it | the configuration as created; later changes to the bundle do not matter |
-//! | `init` | made before the first process, once its cgroups are as recorded; written when it is created | its pid and start time |
+//! | `init` | made before the first process, once its cgroups are as recorded; written when it is created | its pid and start time, and without a pid namespace of its own its mount namespace |
 //! | `hook` | while a hook of the runtime's namespaces runs | its kind, pid and start time |
 //! | `gate`, `answer` | with `state.json` | FIFOs: `start` opens the gate; init answers how the exec went |
 //!
@@ -15,13 +15,13 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use crate::container::identity::{self, ProcessId};
 pub use crate::container::record::{Record, new_record, read_init, read_record, read_spec};
 use crate::error::{At, Error, Result};
+use crate::sys::lock::{FlockArg, Lock};
 use crate::sys::{self, Errno, path};
 
 /// The directory that holds one directory per container.
@@ -71,7 +71,7 @@ impl std::fmt::Display for Status {
 pub struct Directory {
     id: String,
     path: PathBuf,
-    fd: Flock<OwnedFd>,
+    fd: Lock,
 }
 
 impl Root {
@@ -154,7 +154,7 @@ impl Root {
         }
     }
 
-    fn build(&self, name: &CString, record: &Record, spec: &Spec, place: &Path) -> Result<Flock<OwnedFd>> {
+    fn build(&self, name: &CString, record: &Record, spec: &Spec, place: &Path) -> Result<Lock> {
         let dir = path::openat(self.fd(), name, libc::O_RDONLY | libc::O_DIRECTORY, 0)
             .at("open the state directory", place.display())?;
         let json = |error: serde_json::Error| Error::Other(format!("serialise the state of `{}`: {error}", record.id));
@@ -168,7 +168,7 @@ impl Root {
             }
         }
         // Locked before it can be found, so nobody sees a container between its name and its making.
-        Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno).at("lock", place.display())
+        Lock::take(dir, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno).at("lock", place.display())
     }
 
     /// Opens and locks an existing container's directory.
@@ -219,7 +219,7 @@ impl Root {
     /// As `flock(2)`.
     pub fn lock_opened(&self, id: &str, dir: OwnedFd, how: FlockArg) -> Result<Option<Directory>> {
         let place = self.path.join(id);
-        let fd = Flock::lock(dir, how).map_err(|(_, errno)| errno).at("lock", place.display())?;
+        let fd = Lock::take(dir, how).map_err(|(_, errno)| errno).at("lock", place.display())?;
         let name = path::c_path(id).at("name", id)?;
         let same = path::openat(self.fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, 0)
             .and_then(|now| Ok((path::fstat(now.as_fd())?, path::fstat(fd.as_fd())?)))
@@ -244,7 +244,7 @@ impl Directory {
     /// # Errors
     /// As `flock(2)`.
     pub fn unlock(self) -> Result<OwnedFd> {
-        self.fd.unlock().map_err(|(_, errno)| errno).at("unlock", self.path.display())
+        self.fd.unlock().at("unlock", self.path.display())
     }
 
     /// The directory's descriptor.
@@ -285,9 +285,11 @@ impl Directory {
     ///
     /// # Errors
     /// As `write(2)`, for instance `ENOSPC`.
-    pub fn record_init(&self, file: &OwnedFd, init: ProcessId) -> Result<()> {
+    pub fn record_init(&self, file: &OwnedFd, init: ProcessId, mount_namespace: Option<u64>) -> Result<()> {
+        let namespace = mount_namespace.map(|number| format!(" {number}")).unwrap_or_default();
         // One write of a few bytes: a crash leaves all of it or nothing.
-        path::write_once(file.as_fd(), init.to_string().as_bytes()).at("write", self.path.join("init").display())
+        path::write_once(file.as_fd(), format!("{init}{namespace}").as_bytes())
+            .at("write", self.path.join("init").display())
     }
 
     /// Whether a first process has ever been made.

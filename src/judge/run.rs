@@ -60,6 +60,18 @@ pub fn report(request_namespaces: Option<i32>, layout: &Layout) -> Report {
 /// Where nothing was run: [`Error::Usage`] and [`Error::Config`] for invalid input, [`Error::Refused`] for a control that
 /// is missing. Whatever fails later is a verdict.
 pub fn judge(request: Request<'_>) -> Result<Judged> {
+    judge_and(request, metrics::judged)
+}
+
+/// Judges, and counts nothing: for canaries, which are nobody's submissions.
+///
+/// # Errors
+/// As [`judge`].
+pub fn rehearse(request: Request<'_>) -> Result<Judged> {
+    judge_and(request, |_| ())
+}
+
+fn judge_and(request: Request<'_>, count: fn(&Judgement)) -> Result<Judged> {
     let layout = Layout::probe()?;
     let own_namespaces = match &request.subject {
         Subject::Bundle(bundle) => Some(Namespaces::plan(&bundle.spec).new),
@@ -89,7 +101,7 @@ pub fn judge(request: Request<'_>) -> Result<Judged> {
     let judged = run.judge();
     let released = run.release();
     let judged = judged?;
-    metrics::judged(&judged.judgement);
+    count(&judged.judgement);
     released?;
     Ok(judged)
 }

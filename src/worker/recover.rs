@@ -6,24 +6,24 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, umount2};
 use serde::Serialize;
 
 use super::survey::{Finding, Kind, Leftover, Survey, judge, survey};
-use crate::cleanup::{DEADLINE, Proof};
+use crate::cleanup::{DEADLINE, Proof, orphans};
 use crate::container::delete::delete_locked;
 use crate::container::running_hook;
 use crate::container::state::{Directory, Root};
 use crate::error::{At, Error, Result};
 use crate::judge::lease;
+use crate::sys::lock::{FlockArg, Lock};
 use crate::sys::{Errno, path};
 
 /// How often the worker is looked over: removing one thing may uncover another (a container's end, its ids).
 const ROUNDS: usize = 3;
 
 /// What a recovery did.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Recovered {
     /// What was left and is gone, in the order of removal.
     pub removed: Vec<Leftover>,
@@ -38,19 +38,26 @@ pub struct Recovered {
     pub after: Survey,
 }
 
+impl Recovered {
+    /// Nothing is left, and nothing has failed.
+    pub fn is_clean(&self) -> bool {
+        self.after.clean && self.failures.is_empty()
+    }
+
+    /// For a person: a line for each thing removed, and the look afterwards.
+    pub fn table(&self) -> String {
+        let removed: String = self.removed.iter().map(|leftover| format!("removed {leftover}\n")).collect();
+        removed + &self.after.table()
+    }
+}
+
 /// Removes what is stale; with `cleanup`, stopped containers too, as `delete` does.
 ///
 /// # Errors
 /// Where the state root cannot be read. What cannot be removed is in the result.
 pub fn recover(root: &Root, cleanup: bool) -> Result<Recovered> {
     let _turn = take_turn(root)?;
-    let mut done = Recovered {
-        removed: Vec::new(),
-        proofs: Vec::new(),
-        failures: Vec::new(),
-        warnings: Vec::new(),
-        after: survey(root)?,
-    };
+    let mut done = Recovered { after: survey(root)?, ..Recovered::default() };
     for _ in 0..ROUNDS {
         let before = done.removed.len();
         let mut left = std::mem::take(&mut done.after.leftovers);
@@ -85,10 +92,10 @@ fn stopped(id: &str) -> Leftover {
 }
 
 /// One recovery at a time, by a lock on a descriptor of its own of the root directory.
-fn take_turn(root: &Root) -> Result<Flock<std::os::fd::OwnedFd>> {
+fn take_turn(root: &Root) -> Result<Lock> {
     let place = root.path().display();
     let dir = path::open(root.path(), libc::O_RDONLY | libc::O_DIRECTORY).at("open", &place)?;
-    Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| errno).at("lock", &place)
+    Lock::take(dir, FlockArg::LockExclusive).map_err(|(_, errno)| errno).at("lock", &place)
 }
 
 /// Removes one leftover; false where it is none any more.
@@ -96,6 +103,9 @@ fn remove(root: &Root, leftover: &Leftover, cleanup: bool, done: &mut Recovered)
     let place = Path::new(&leftover.name);
     match leftover.kind {
         Kind::Container | Kind::Hook => return container(root, &leftover.name, cleanup, done),
+        Kind::Process => {
+            return leftover.process.map_or(Ok(false), |orphan| orphans::end(orphan, Instant::now() + DEADLINE));
+        }
         Kind::UnreadableState => {
             let place = root.path().join(&leftover.name);
             return Err(Error::Other(format!("`{}` is left to a person: {}", place.display(), leftover.reason)));

@@ -1,24 +1,15 @@
 //! The worker's standing, which survives commands and reboots: healthy, unhealthy, quarantined.
 //!
-//! | file of the state directory | holds |
-//! |---|---|
-//! | `health.json` | why the worker is not healthy; there is none while it is, so that asking costs one `open(2)` |
-//! | `history.jsonl` | every change, one JSON object a line, appended |
-//!
-//! Changes take turns by a lock on the directory. The state is replaced by rename and brought to disk first; a quarantine is
-//! in effect before the history says so, and lifted after.
+//! The files are those of [`super::store`]. A quarantine is in effect before the history says so, and lifted after; a change
+//! that a crash has kept from the history is added to it by the next one.
 
-use std::io::Write;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{At, Error, Result};
-use crate::sys::path;
-use crate::worker::metrics::{self, Quarantine};
+use super::metrics;
+use super::store::{Store, Turn};
+use crate::error::{Error, Result};
 
 /// The layout that this program writes; another one is refused.
 const SCHEMA_VERSION: u32 = 1;
@@ -26,6 +17,8 @@ const SCHEMA_VERSION: u32 = 1;
 pub const CLEANUP_FAILURES: u32 = 3;
 const STATE: &str = "health.json";
 const HISTORY: &str = "history.jsonl";
+const BROKEN: &str = "history.broken";
+const BASELINE: &str = "baseline.json";
 
 /// Whether the worker can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +32,50 @@ pub enum Status {
     Quarantined,
 }
 
+impl Status {
+    /// The word that is printed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Healthy => "healthy",
+            Status::Unhealthy => "unhealthy",
+            Status::Quarantined => "quarantined",
+        }
+    }
+}
+
+/// What made a worker not healthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Cleanups in a row were not proved.
+    CleanupFailures,
+    /// A process outlived its container's release.
+    OrphanProcess,
+    /// A canary came to another verdict than it must.
+    Baseline,
+    /// Disk, inodes, memory, descriptors or pids have run out.
+    Resources,
+    /// An operator has said so.
+    Operator,
+}
+
+impl Cause {
+    /// Every cause.
+    pub const ALL: [Cause; 5] =
+        [Cause::CleanupFailures, Cause::OrphanProcess, Cause::Baseline, Cause::Resources, Cause::Operator];
+
+    /// The word that is printed, and that a metric's label has.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::CleanupFailures => "cleanup_failures",
+            Cause::OrphanProcess => "orphan_process",
+            Cause::Baseline => "baseline",
+            Cause::Resources => "resources",
+            Cause::Operator => "operator",
+        }
+    }
+}
+
 /// Why a worker is not healthy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +84,8 @@ pub struct State {
     pub schema_version: u32,
     /// Never healthy: then there is no state.
     pub status: Status,
+    /// What made it so.
+    pub cause: Cause,
     /// In words.
     pub reason: String,
     /// Since when, RFC 3339.
@@ -78,16 +117,30 @@ pub struct Change {
     pub by: String,
 }
 
-/// The directory that holds a worker's standing.
+/// The history as it could be read.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// The changes, oldest first.
+    pub changes: Vec<Change>,
+    /// Lines that cannot be understood.
+    pub broken: usize,
+}
+
+/// A worker's standing.
 #[derive(Debug, Clone)]
 pub struct Standing {
-    directory: PathBuf,
+    store: Store,
 }
 
 impl Standing {
     /// That of this directory, which need not exist.
     pub fn new(directory: PathBuf) -> Standing {
-        Standing { directory }
+        Standing { store: Store::new(directory) }
+    }
+
+    /// Its directory.
+    pub fn directory(&self) -> &Path {
+        self.store.directory()
     }
 
     /// Why the worker is not healthy; `None` where it is.
@@ -95,20 +148,17 @@ impl Standing {
     /// # Errors
     /// Where the state is there and cannot be understood: never taken for healthy.
     pub fn state(&self) -> Result<Option<State>> {
-        let file = self.directory.join(STATE);
-        let text = match std::fs::read(&file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            text => text.at("read", file.display())?,
-        };
+        let Some(text) = self.store.read(STATE)? else { return Ok(None) };
+        let file = self.store.file(STATE);
+        // The version first: another layout may have other fields.
+        let version =
+            serde_json::from_slice::<serde_json::Value>(&text).ok().and_then(|it| it["schema_version"].as_u64());
+        if let Some(version) = version.filter(|version| *version != u64::from(SCHEMA_VERSION)) {
+            let file = file.display();
+            return Err(Error::Other(format!("`{file}` is of version {version}, this is {SCHEMA_VERSION}")));
+        }
         let state: State = serde_json::from_slice(&text)
             .map_err(|error| Error::Other(format!("`{}` cannot be understood: {error}", file.display())))?;
-        if state.schema_version != SCHEMA_VERSION {
-            let version = state.schema_version;
-            return Err(Error::Other(format!(
-                "`{}` is of version {version}, this is {SCHEMA_VERSION}",
-                file.display()
-            )));
-        }
         Ok(Some(state))
     }
 
@@ -129,13 +179,24 @@ impl Standing {
     /// Quarantines the worker on an operator's word.
     ///
     /// # Errors
-    /// What the file system answers.
+    /// What the file system answers, or where the state cannot be understood: it is evidence, and is kept.
     pub fn quarantine(&self, reason: &str) -> Result<()> {
-        let _turn = self.lock()?;
-        let before = self.state().unwrap_or(None);
-        let (failures, last) =
-            before.as_ref().map_or((0, None), |it| (it.cleanup_failures, it.last_cleanup_error.clone()));
-        self.enter(before.as_ref(), Status::Quarantined, reason, false, (failures, last))
+        let turn = self.store.turn()?;
+        let before = self.state()?;
+        self.enter(&turn, before, Status::Quarantined, Cause::Operator, reason, None)
+    }
+
+    /// Quarantines the worker for what was seen; whether it was not quarantined before.
+    ///
+    /// # Errors
+    /// As [`Standing::quarantine`].
+    pub fn condemn(&self, cause: Cause, reason: &str, evidence: &str) -> Result<bool> {
+        let turn = self.store.turn()?;
+        let before = self.state()?;
+        if before.as_ref().is_some_and(|state| state.status == Status::Quarantined) {
+            return Ok(false);
+        }
+        self.enter(&turn, before, Status::Quarantined, cause, reason, Some(evidence.to_owned())).map(|()| true)
     }
 
     /// Ends any quarantine on an operator's word, and replaces a state that cannot be understood.
@@ -143,34 +204,55 @@ impl Standing {
     /// # Errors
     /// What the file system answers.
     pub fn unquarantine(&self, reason: &str) -> Result<()> {
-        let _turn = self.lock()?;
+        let turn = self.store.turn()?;
         match self.state() {
             Ok(None) => Ok(()),
-            Ok(Some(state)) => self.leave(state.status, reason, None, "operator"),
-            Err(error) => self.leave(Status::Quarantined, reason, Some(error.to_string()), "operator"),
+            Ok(Some(state)) => self.leave(&turn, Some(&state), reason, None, "operator"),
+            Err(error) => self.leave(&turn, None, reason, Some(error.to_string()), "operator"),
         }
     }
 
-    /// Counts a failed cleanup; enough of them in a row quarantine the worker.
+    /// Ends what the worker itself has found, which is gone now; whether there was such a thing.
     ///
     /// # Errors
-    /// What the file system answers.
-    pub fn cleanup_failed(&self, left: &str) -> Result<()> {
-        let _turn = self.lock()?;
-        let before = self.state()?;
-        let failures = before.as_ref().map_or(0, |state| state.cleanup_failures) + 1;
-        let enough = failures >= CLEANUP_FAILURES;
-        if let Some(state) = &before
-            && (state.status == Status::Quarantined || !enough)
-        {
-            let last_cleanup_error = Some(left.to_owned());
-            return self.write(&State { cleanup_failures: failures, last_cleanup_error, ..state.clone() });
+    /// What the file system answers, or where the state cannot be understood.
+    pub fn lift(&self, reason: &str) -> Result<bool> {
+        if self.state()?.is_none_or(|state| !state.automatic) {
+            return Ok(false);
         }
-        let (status, reason) = match enough {
-            true => (Status::Quarantined, format!("{failures} cleanups in a row have failed")),
-            false => (Status::Unhealthy, "a cleanup has failed".to_owned()),
-        };
-        self.enter(before.as_ref(), status, &reason, true, (failures, Some(left.to_owned())))
+        let turn = self.store.turn()?;
+        // Another recovery may have had its turn.
+        match self.state()? {
+            Some(state) if state.automatic => self.leave(&turn, Some(&state), reason, None, "automatic").map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    /// Counts a failed cleanup; enough of them in a row quarantine the worker. Says whether this one has.
+    ///
+    /// # Errors
+    /// As [`Standing::quarantine`].
+    pub fn cleanup_failed(&self, left: &str) -> Result<bool> {
+        let turn = self.store.turn()?;
+        let before = self.state()?;
+        let failures = before.as_ref().map_or(0, |state| state.cleanup_failures).saturating_add(1);
+        let enough = failures >= CLEANUP_FAILURES;
+        let counted =
+            |state: State| State { cleanup_failures: failures, last_cleanup_error: Some(left.to_owned()), ..state };
+        match before {
+            Some(state) if state.status == Status::Quarantined || !enough => {
+                self.write(&turn, &counted(state)).map(|()| false)
+            }
+            before => {
+                let (status, reason) = match enough {
+                    true => (Status::Quarantined, format!("{failures} cleanups in a row have failed")),
+                    false => (Status::Unhealthy, "a cleanup has failed".to_owned()),
+                };
+                let before = before.map(counted).or_else(|| Some(counted(State::healthy())));
+                self.enter(&turn, before, status, Cause::CleanupFailures, &reason, Some(left.to_owned()))?;
+                Ok(enough)
+            }
+        }
     }
 
     /// A cleanup has succeeded: failures before it are no longer in a row. Does not lift a quarantine.
@@ -182,110 +264,223 @@ impl Standing {
         if self.state()?.is_none() {
             return Ok(());
         }
-        let _turn = self.lock()?;
+        let turn = self.store.turn()?;
         match self.state()? {
             Some(state) if state.status == Status::Unhealthy => {
-                self.leave(state.status, "a cleanup has succeeded", None, "automatic")
+                self.leave(&turn, Some(&state), "a cleanup has succeeded", None, "automatic")
             }
             _ => Ok(()),
         }
     }
 
-    /// The changes, oldest first, and the number of lines that cannot be understood.
+    /// The history.
     ///
     /// # Errors
     /// As `read(2)`.
-    pub fn history(&self) -> Result<(Vec<Change>, usize)> {
-        let file = self.directory.join(HISTORY);
-        let text = match std::fs::read(&file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
-            text => text.at("read", file.display())?,
+    pub fn history(&self) -> Result<History> {
+        let look = || -> Result<History> {
+            let text = self.store.read(HISTORY)?.unwrap_or_default();
+            let (changes, broken) = parse(&text);
+            Ok(History { changes, broken: broken.len() })
         };
-        let lines: Vec<_> = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
-        let changes: Vec<Change> = lines.iter().filter_map(|line| serde_json::from_slice(line).ok()).collect();
-        let broken = lines.len() - changes.len();
-        Ok((changes, broken))
+        match look()? {
+            // It may be a line that is being written.
+            history if history.broken > 0 => match self.store.turn() {
+                Ok(_turn) => look(),
+                // Somebody who may only look.
+                Err(_) => Ok(history),
+            },
+            history => Ok(history),
+        }
+    }
+
+    /// Sets the lines of the history aside that nobody can understand; how many there were.
+    ///
+    /// # Errors
+    /// What the file system answers.
+    pub fn mend_history(&self) -> Result<usize> {
+        if self.history()?.broken == 0 {
+            return Ok(0);
+        }
+        let turn = self.store.turn()?;
+        let text = self.store.read(HISTORY)?.unwrap_or_default();
+        let (changes, broken) = parse(&text);
+        // Kept before they are taken out: a crash in between leaves them twice, never not at all.
+        for line in &broken {
+            self.store.append(&turn, BROKEN, line)?;
+        }
+        let mut whole = Vec::with_capacity(text.len());
+        for change in &changes {
+            whole.extend(line(change)?);
+            whole.push(b'\n');
+        }
+        // Line by line, not by the file's bytes: the last one may lack its line feed.
+        self.store.replace(&turn, HISTORY, &whole)?;
+        Ok(broken.len())
+    }
+
+    /// Sets room aside for the day when the disk is full; false where there is none left.
+    ///
+    /// # Errors
+    /// Where the directory cannot be made.
+    pub fn reserve(&self) -> Result<bool> {
+        self.store.turn().map(|turn| self.store.reserve(&turn))
+    }
+
+    /// What the last check that passed has found of the host; `None` where none has.
+    ///
+    /// # Errors
+    /// Where it is there and cannot be understood.
+    pub fn baseline<T: serde::de::DeserializeOwned>(&self) -> Result<Option<T>> {
+        let Some(text) = self.store.read(BASELINE)? else { return Ok(None) };
+        let file = self.store.file(BASELINE);
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|error| Error::Other(format!("`{}` cannot be understood: {error}", file.display())))
+    }
+
+    /// Remembers what a check that passed has found of the host, and says in the history what is new.
+    ///
+    /// # Errors
+    /// What the file system answers.
+    pub fn set_baseline(&self, baseline: &impl Serialize, news: Option<String>) -> Result<()> {
+        let text =
+            serde_json::to_vec(baseline).map_err(|error| Error::Other(format!("serialise the baseline: {error}")))?;
+        let turn = self.store.turn()?;
+        if let Some(news) = news {
+            let now = self.state()?.map_or(Status::Healthy, |state| state.status);
+            let reason = "the baseline has changed, and the check has passed".to_owned();
+            self.log(
+                &turn,
+                &Change {
+                    time: crate::worker::now()?,
+                    from: now,
+                    to: now,
+                    reason,
+                    evidence: Some(news),
+                    by: "automatic".to_owned(),
+                },
+            )?;
+        }
+        self.store.replace(&turn, BASELINE, &text)
     }
 
     fn enter(
         &self,
-        before: Option<&State>,
+        turn: &Turn,
+        before: Option<State>,
         status: Status,
+        cause: Cause,
         reason: &str,
-        automatic: bool,
-        (cleanup_failures, last_cleanup_error): (u32, Option<String>),
+        evidence: Option<String>,
     ) -> Result<()> {
-        let since = now()?;
-        let from = before.map_or(Status::Healthy, |state| state.status);
-        let evidence = last_cleanup_error.clone().filter(|_| automatic);
-        self.write(&State {
-            schema_version: SCHEMA_VERSION,
-            status,
-            reason: reason.to_owned(),
-            since: since.clone(),
-            automatic,
-            cleanup_failures,
-            last_cleanup_error,
-        })?;
+        let since = crate::worker::now()?;
+        let automatic = cause != Cause::Operator;
+        let before = before.unwrap_or_else(State::healthy);
+        self.complete(turn, &before)?;
+        let from = before.status;
+        self.write(
+            turn,
+            &State { status, cause, reason: reason.to_owned(), since: since.clone(), automatic, ..before },
+        )?;
         if status == Status::Quarantined {
-            metrics::quarantined(if automatic { Quarantine::CleanupFailures } else { Quarantine::Operator });
+            metrics::quarantined(cause);
         }
         let by = if automatic { "automatic" } else { "operator" };
-        self.append(&Change { time: since, from, to: status, reason: reason.to_owned(), evidence, by: by.to_owned() })
+        self.log(
+            turn,
+            &Change { time: since, from, to: status, reason: reason.to_owned(), evidence, by: by.to_owned() },
+        )
     }
 
-    fn leave(&self, from: Status, reason: &str, evidence: Option<String>, by: &str) -> Result<()> {
-        let (reason, by) = (reason.to_owned(), by.to_owned());
-        self.append(&Change { time: now()?, from, to: Status::Healthy, reason, evidence, by })?;
-        let file = self.directory.join(STATE);
-        std::fs::remove_file(&file).at("remove", file.display())?;
-        self.sync()
-    }
-
-    /// Replaces the state, whole or not at all.
-    fn write(&self, state: &State) -> Result<()> {
-        let text = serde_json::to_vec(state).map_err(|error| Error::Other(format!("serialise the health: {error}")))?;
-        let (new, file) = (self.directory.join("health.json.new"), self.directory.join(STATE));
-        std::fs::File::create(&new)
-            .and_then(|mut out| out.write_all(&text).and_then(|()| out.sync_all()))
-            .at("write", new.display())?;
-        std::fs::rename(&new, &file).at("replace", file.display())?;
-        self.sync()
-    }
-
-    fn append(&self, change: &Change) -> Result<()> {
-        let file = self.directory.join(HISTORY);
-        let mut line =
-            serde_json::to_vec(change).map_err(|error| Error::Other(format!("serialise the history: {error}")))?;
-        line.push(b'\n');
-        // A line that a crash has cut short spoils itself only.
-        if std::fs::read(&file).is_ok_and(|text| text.last().is_some_and(|last| *last != b'\n')) {
-            line.insert(0, b'\n');
+    fn leave(
+        &self,
+        turn: &Turn,
+        before: Option<&State>,
+        reason: &str,
+        evidence: Option<String>,
+        by: &str,
+    ) -> Result<()> {
+        if let Some(before) = before {
+            self.complete(turn, before)?;
         }
-        std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&file)
-            .and_then(|mut out| out.write_all(&line).and_then(|()| out.sync_data()))
-            .at("append to", file.display())
+        let from = before.map_or(Status::Quarantined, |state| state.status);
+        let (reason, by) = (reason.to_owned(), by.to_owned());
+        self.log(turn, &Change { time: crate::worker::now()?, from, to: Status::Healthy, reason, evidence, by })?;
+        self.store.remove(turn, STATE)?;
+        self.store.reserve(turn);
+        Ok(())
     }
 
-    fn sync(&self) -> Result<()> {
-        let place = self.directory.display();
-        std::fs::File::open(&self.directory).and_then(|directory| directory.sync_all()).at("sync", place)
+    /// Adds the change to the history that has led to this state, where a crash has kept it from there.
+    fn complete(&self, turn: &Turn, state: &State) -> Result<()> {
+        let (changes, _) = parse(&self.store.read(HISTORY)?.unwrap_or_default());
+        let history = History { changes, broken: 0 };
+        if state.status == Status::Healthy || history.tells_of(state) {
+            return Ok(());
+        }
+        let evidence = "added later: the history did not have it".to_owned();
+        self.log(
+            turn,
+            &Change {
+                time: state.since.clone(),
+                from: history.changes.last().map_or(Status::Healthy, |change| change.to),
+                to: state.status,
+                reason: state.reason.clone(),
+                evidence: Some(evidence),
+                by: if state.automatic { "automatic" } else { "operator" }.to_owned(),
+            },
+        )
     }
 
-    fn lock(&self) -> Result<Flock<OwnedFd>> {
-        let place: &Path = &self.directory;
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(place).at("make", place.display())?;
-        let directory = path::open(place, libc::O_RDONLY | libc::O_DIRECTORY).at("open", place.display())?;
-        Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| errno).at("lock", place.display())
+    fn write(&self, turn: &Turn, state: &State) -> Result<()> {
+        let text = serde_json::to_vec(state).map_err(|error| Error::Other(format!("serialise the health: {error}")))?;
+        self.store.replace(turn, STATE, &text)
+    }
+
+    fn log(&self, turn: &Turn, change: &Change) -> Result<()> {
+        self.store.append(turn, HISTORY, &line(change)?)
     }
 }
 
-fn now() -> Result<String> {
-    use time::format_description::well_known::Rfc3339;
-    let now = time::OffsetDateTime::now_utc().format(&Rfc3339);
-    now.map_err(|error| Error::Other(format!("format the time: {error}")))
+impl State {
+    /// What an unhealthy state is made from.
+    fn healthy() -> State {
+        State {
+            schema_version: SCHEMA_VERSION,
+            status: Status::Healthy,
+            cause: Cause::Operator,
+            reason: String::new(),
+            since: String::new(),
+            automatic: false,
+            cleanup_failures: 0,
+            last_cleanup_error: None,
+        }
+    }
+}
+
+impl History {
+    /// Whether it ends with the change that has led to this state.
+    pub fn tells_of(&self, state: &State) -> bool {
+        let leads = |change: &Change| change.to == state.status && change.time == state.since;
+        // News of the baseline change nothing.
+        self.changes.iter().rev().find(|change| change.from != change.to || leads(change)).is_some_and(leads)
+    }
+}
+
+/// The changes in a history, and the lines that are none.
+fn parse(text: &[u8]) -> (Vec<Change>, Vec<&[u8]>) {
+    let mut changes = Vec::new();
+    let mut broken = Vec::new();
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        match serde_json::from_slice(line) {
+            Ok(change) => changes.push(change),
+            Err(_) => broken.push(line),
+        }
+    }
+    (changes, broken)
+}
+
+fn line(change: &Change) -> Result<Vec<u8>> {
+    serde_json::to_vec(change).map_err(|error| Error::Other(format!("serialise the history: {error}")))
 }

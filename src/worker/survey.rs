@@ -4,6 +4,7 @@
 //! |---|---|
 //! | container | its creator died before its first process was on record; it is of another boot; it is judged and its supervisor is dead; its directory holds no record any more |
 //! | hook | it runs, and no command holds its container's lock |
+//! | process | it is in the mount namespace of a container whose first process is dead, and in no container's cgroups |
 //! | half-written state directory | the process in its name is dead |
 //! | stage and ids of a judged sandbox | the supervisor that the ids are leased to is dead, and there is no container |
 //! | cgroup named after such a sandbox | the same |
@@ -17,22 +18,24 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
 use crate::cgroup::{self, Layout};
-use crate::cleanup::mounts;
+use crate::cleanup::{mounts, orphans};
 use crate::container::identity::{self, ProcessId};
 use crate::container::running_hook;
 use crate::container::state::{Record, Root, Status, read_init, read_record, status};
 use crate::error::{At, Error, Result};
 use crate::judge::lease;
+use crate::sys::lock::{FlockArg, Lock};
 use crate::sys::{Errno, path};
 
 /// What kind of thing was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
+    /// A process that has left its container's cgroups and outlived its first process.
+    Process,
     /// A mount below the state root.
     Mount,
     /// A container, with everything on its record.
@@ -91,6 +94,23 @@ impl Leftover {
     }
 }
 
+/// `kind `name`: why it is stale`, with its owner and age.
+impl std::fmt::Display for Leftover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = serde_json::to_value(self.kind).unwrap_or_default();
+        write!(f, "{} `{}`: {}", kind.as_str().unwrap_or_default(), self.name, self.reason)?;
+        if let Some(owner) = self.owner.as_ref().filter(|owner| **owner != self.name) {
+            write!(f, "; of `{owner}`")?;
+        }
+        match self.process {
+            Some(process) if self.kind == Kind::Process => write!(f, "; start time {}", process.start_time)?,
+            Some(process) => write!(f, "; made by process {} (start time {})", process.pid, process.start_time)?,
+            None => {}
+        }
+        self.age_s.map_or(Ok(()), |age| write!(f, "; {age} s old"))
+    }
+}
+
 /// What a look over the worker found.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Survey {
@@ -104,6 +124,20 @@ pub struct Survey {
     pub stopped: Vec<String>,
     /// What was left, what must go first first.
     pub leftovers: Vec<Leftover>,
+}
+
+impl Survey {
+    /// For a person: a line for each leftover, and the sum.
+    pub fn table(&self) -> String {
+        let mut text: String = self.leftovers.iter().map(|leftover| format!("left    {leftover}\n")).collect();
+        let verdict = match self.leftovers.len() {
+            0 => "clean".to_owned(),
+            left => format!("not clean: {left} left"),
+        };
+        let (live, stopped) = (self.live.len(), self.stopped.len());
+        text.push_str(&format!("{verdict} in `{}`; {live} live, {stopped} stopped\n", self.root.display()));
+        text
+    }
 }
 
 /// What becomes of a container's directory.
@@ -122,12 +156,18 @@ pub fn survey(root: &Root) -> Result<Survey> {
     let mut survey = Survey { root: root.path().to_owned(), ..Survey::default() };
     for id in root.ids()? {
         let place = root.path().join(&id);
-        match examine(root, &id)? {
-            (Finding::Gone, _) => {}
-            (Finding::Lives, _) => survey.live.push(id),
-            (Finding::Stopped, _) => survey.stopped.push(id),
-            (Finding::Left(kind, reason), record) => {
-                let creator = record.map(|record| record.creator);
+        let Examined { finding, creator, orphans } = examine(root, &id)?;
+        for orphan in orphans {
+            let reason = format!("`{}` is in none of its container's cgroups, and that has ended", orphan.name);
+            let proc = PathBuf::from(format!("/proc/{}", orphan.process.pid));
+            let leftover = Leftover::new(Kind::Process, orphan.process.pid, reason);
+            survey.leftovers.insert(0, leftover.of(&id, Some(orphan.process)).aged(&proc));
+        }
+        match finding {
+            Finding::Gone => {}
+            Finding::Lives => survey.live.push(id),
+            Finding::Stopped => survey.stopped.push(id),
+            Finding::Left(kind, reason) => {
                 survey.leftovers.push(Leftover::new(kind, &id, reason).of(&id, creator).aged(&place));
             }
         }
@@ -140,27 +180,45 @@ pub fn survey(root: &Root) -> Result<Survey> {
     Ok(survey)
 }
 
-/// What a container's directory says, looked at beside whoever may be working on it.
-pub(super) fn examine(root: &Root, id: &str) -> Result<(Finding, Option<Record>)> {
+/// What a container's directory says.
+struct Examined {
+    finding: Finding,
+    creator: Option<ProcessId>,
+    orphans: Vec<orphans::Orphan>,
+}
+
+impl From<Finding> for Examined {
+    fn from(finding: Finding) -> Self {
+        Examined { finding, creator: None, orphans: Vec::new() }
+    }
+}
+
+/// Looks at a container's directory beside whoever may be working on it.
+fn examine(root: &Root, id: &str) -> Result<Examined> {
     let dir = match root.open_directory(id) {
         Ok(dir) => dir,
-        Err(Error::State { reason, .. }) if reason == "does not exist" => return Ok((Finding::Gone, None)),
-        Err(error) => return Ok((Finding::Left(Kind::UnreadableState, error.to_string()), None)),
+        Err(Error::State { reason, .. }) if reason == "does not exist" => return Ok(Finding::Gone.into()),
+        Err(error) => return Ok(Finding::Left(Kind::UnreadableState, error.to_string()).into()),
     };
-    let Some(dir) = lock(dir, id)? else { return Ok((Finding::Lives, None)) };
+    let Some(dir) = lock(dir, id)? else { return Ok(Finding::Lives.into()) };
     let record = match read_record(dir.as_fd(), id) {
         Ok(record) => record,
-        Err(error) => return Ok((without_record(&root.path().join(id), error), None)),
+        Err(error) => return Ok(without_record(&root.path().join(id), error).into()),
     };
-    Ok((judge(dir.as_fd(), &record)?, Some(record)))
+    let finding = judge(dir.as_fd(), &record)?;
+    let orphans = match finding {
+        Finding::Stopped | Finding::Left(Kind::Container, _) => orphans::find(root, dir.as_fd(), &record)?,
+        _ => Vec::new(),
+    };
+    Ok(Examined { finding, creator: Some(record.creator), orphans })
 }
 
 /// Locks a container's directory to look at it; nothing where a command works on it. A creator that has died may have left
 /// a child that holds the lock until it notices: that one is waited for.
-fn lock(mut dir: OwnedFd, id: &str) -> Result<Option<Flock<OwnedFd>>> {
+fn lock(mut dir: OwnedFd, id: &str) -> Result<Option<Lock>> {
     let patience = Instant::now() + Duration::from_secs(1);
     loop {
-        dir = match Flock::lock(dir, FlockArg::LockSharedNonblock) {
+        dir = match Lock::take(dir, FlockArg::LockSharedNonblock) {
             Ok(dir) => return Ok(Some(dir)),
             Err((dir, Errno::EWOULDBLOCK)) => dir,
             Err((_, errno)) => return Err(errno).at("lock the state directory of", id),
@@ -295,8 +353,7 @@ fn temporary(root: &Root, survey: &mut Survey) -> Result<()> {
 fn mounted(root: &Root, survey: &mut Survey) -> Result<()> {
     let lives = |mount: &Path| {
         let below = mount.strip_prefix(root.path()).unwrap_or(mount);
-        let owner = below.strip_prefix(".judge").unwrap_or(below).components().next();
-        let owner = owner.map(|name| name.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
+        let owner = owner(root, mount);
         let holds = |leftover: &Leftover| leftover.owner.as_ref() == Some(&owner);
         // A stage's owner may have no container at this moment.
         survey.live.contains(&owner) || survey.stopped.contains(&owner) || {
@@ -308,10 +365,21 @@ fn mounted(root: &Root, survey: &mut Survey) -> Result<()> {
     // The last one mounted is on top.
     mounts.reverse();
     mounts.sort_by_key(|mount| std::cmp::Reverse(mount.components().count()));
-    let found =
-        mounts.iter().map(|mount| Leftover::new(Kind::Mount, mount.display(), "it belongs to nothing that lives"));
-    survey.leftovers.splice(0..0, found);
+    let found = mounts.iter().map(|mount| {
+        let owner = owner(root, mount);
+        let leftover = Leftover::new(Kind::Mount, mount.display(), "it belongs to nothing that lives");
+        if owner.is_empty() { leftover } else { leftover.of(&owner, None) }
+    });
+    let processes = survey.leftovers.iter().take_while(|it| it.kind == Kind::Process).count();
+    survey.leftovers.splice(processes..processes, found);
     Ok(())
+}
+
+/// The container or sandbox that a mount below the root lies in.
+fn owner(root: &Root, mount: &Path) -> String {
+    let below = mount.strip_prefix(root.path()).unwrap_or(mount);
+    let owner = below.strip_prefix(".judge").unwrap_or(below).components().next();
+    owner.map(|name| name.as_os_str().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The names in a directory, sorted; none where there is no directory.

@@ -1,10 +1,15 @@
-//! Every command, killed with SIGKILL as it, or a process that it has made, enters its n-th call of each kind; then
-//! `health --recover`, after which nothing is left and the id is usable again.
+//! Every command, struck at its n-th call of each kind, or at that of a process that it has made:
 //!
-//! `RUSTBOX_CRASH_SWEEP=all` tries every point (`make crash-sweep`); without it a sample of them is tried.
+//! - killed with SIGKILL as it enters the call; then `health --recover`, after which nothing is left;
+//! - the call fails, each with every errno of [`ERRNOS`]; then the command says so or does without, and leaves nothing, or
+//!   says what it leaves, and `health --recover` removes that.
+//!
+//! After each the id is usable again. `RUSTBOX_CRASH_SWEEP=all` tries every point (`make crash-sweep`); without it a sample of
+//! them is tried.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
 
 use super::common::*;
@@ -12,15 +17,63 @@ use super::common::*;
 /// About as many points of each command are tried where not all are asked for.
 const SAMPLE: usize = 30;
 
+/// What a call fails with: memory, descriptors, disk, permission, a signal.
+const ERRNOS: [&str; 5] = ["ENOMEM", "EMFILE", "ENOSPC", "EPERM", "EINTR"];
+
+/// Calls that are not made to fail: the kernel never lets them, or not without doing what they are asked for, so that only
+/// the injection itself would be tested; and those of a process's start, before its program begins.
+const INFALLIBLE: &[&str] = &[
+    "exit",
+    "exit_group",
+    "rt_sigreturn",
+    "restart_syscall",
+    "close",
+    "munmap",
+    "brk",
+    "getpid",
+    "gettid",
+    "getppid",
+    "getuid",
+    "geteuid",
+    "getgid",
+    "getegid",
+    "umask",
+    "sched_yield",
+    "arch_prctl",
+    "set_tid_address",
+    "set_robust_list",
+    "rseq",
+    "mprotect",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "sigaltstack",
+    "clock_gettime",
+    "alarm",
+    // Since Linux 5.6 it always has something to give.
+    "getrandom",
+];
+
+/// Whether the kernel may answer so: poll(2) has two reasons to fail, and the start of every Rust program relies on it.
+fn answers(call: &str, errno: &str) -> bool {
+    match call {
+        "poll" => ["ENOMEM", "EINTR"].contains(&errno),
+        "flock" => !["EMFILE", "ENOSPC", "EPERM"].contains(&errno),
+        call => !INFALLIBLE.contains(&call),
+    }
+}
+
 /// One command under the sweep.
-struct Swept<'t> {
+pub struct Swept<'t> {
     t: &'t Test,
+    name: &'static str,
     /// Brings about what the command works on.
     prepare: Box<dyn Fn() + 't>,
     /// Its arguments.
     args: Vec<String>,
     /// Ends what the command, or its preparation, has rightly left; then nothing may remain.
     end: Box<dyn Fn() + 't>,
+    /// Its exit status may be the payload's, which says what it likes.
+    payloads_status: bool,
 }
 
 impl Swept<'_> {
@@ -29,6 +82,10 @@ impl Swept<'_> {
         let mut command = Command::new("strace");
         command.args(["-D", "-f", "-qq"]).args(options).arg(binary()).arg("--root").arg(&self.t.root).args(&self.args);
         self.t.spawn(command, Stdio::null()).wait()
+    }
+
+    fn struck(&self, inject: String) -> Out {
+        self.traced(&["-o".to_owned(), "/dev/null".to_owned(), "-e".to_owned(), inject])
     }
 
     /// The most calls of each kind that one process makes.
@@ -53,35 +110,128 @@ impl Swept<'_> {
         most
     }
 
-    fn sweep(&self, name: &str) {
-        let calls = self.calls();
-        let points: Vec<_> = calls.iter().flat_map(|(call, most)| (1..=*most).map(move |n| (call, n))).collect();
-        let all = std::env::var_os("RUSTBOX_CRASH_SWEEP").is_some_and(|value| value == "all");
-        let step = if all { 1 } else { points.len().div_ceil(SAMPLE) };
+    fn points(&self) -> Vec<(String, u32)> {
+        self.calls().into_iter().flat_map(|(call, most)| (1..=most).map(move |n| (call.clone(), n))).collect()
+    }
+
+    pub fn kill(&self) {
+        let points = self.points();
         let mut tried = 0;
         let mut killed = 0;
-        for (call, n) in points.iter().step_by(step) {
+        for (call, n) in points.iter().step_by(step(points.len())) {
             (self.prepare)();
-            let inject = format!("inject={call}:signal=KILL:when={n}");
-            let out = self.traced(&["-o".to_owned(), "/dev/null".to_owned(), "-e".to_owned(), inject]);
+            let out = self.struck(format!("inject={call}:signal=KILL:when={n}"));
             tried += 1;
             killed += u32::from(out.signal == Some(9));
-            let at = format!("{name} killed at {call} #{n}: {out:?}");
-            let recovered = self.t.runtime(&["health", "--recover", "--json"]);
-            assert_eq!(recovered.code, 0, "{at}: {recovered:#?}");
-            let verified = self.t.runtime(&["health", "--verify-clean"]);
-            assert_eq!(verified.code, 0, "{at}: {verified:#?}");
-            (self.end)();
-            let left = leftovers::find(&self.t.tag, &self.t.dir, &self.t.root);
-            let own = |left: &String| !left.contains("strace");
-            until(&format!("{at}: {left:#?} to go"), || {
-                !leftovers::find(&self.t.tag, &self.t.dir, &self.t.root).iter().any(own)
-            });
+            let at = format!("{} killed at {call} #{n}: {out:?}", self.name);
+            self.recover(&at).unwrap();
+            self.afterwards(&at).unwrap();
         }
-        println!("{name}: {tried} of {} points tried, {killed} deaths of the command itself", points.len());
+        println!(
+            "{}: {tried} of {} points tried, {killed} deaths of the command itself, 0 failures",
+            self.name,
+            points.len()
+        );
         // Far fewer would mean that nothing was killed.
-        assert!(killed * 3 > tried, "{name}: of {tried} only {killed}");
+        assert!(killed * 3 > tried, "{}: of {tried} only {killed}", self.name);
     }
+
+    pub fn fail(&self) {
+        let calls = self.points();
+        let points: Vec<_> = calls.iter().flat_map(|point| ERRNOS.iter().map(move |errno| (point, errno))).collect();
+        let points: Vec<_> = points.into_iter().filter(|((call, _), errno)| answers(call, errno)).collect();
+        let mut tried = 0;
+        let mut refused = 0;
+        let mut wrong = Vec::new();
+        for ((call, n), errno) in points.iter().step_by(step(points.len())) {
+            (self.prepare)();
+            tried += 1;
+            let at = format!("{} with {errno} at {call} #{n}", self.name);
+            // A command that hangs is a finding like any other.
+            let done = catch_unwind(AssertUnwindSafe(|| self.struck(format!("inject={call}:error={errno}:when={n}"))));
+            let judged = match &done {
+                Err(_) => Err("hangs".to_owned()),
+                Ok(out) => {
+                    refused += u32::from(out.code != 0);
+                    self.judge(out)
+                }
+            };
+            let cleaned = self.recover(&at).and_then(|()| {
+                catch_unwind(AssertUnwindSafe(|| self.afterwards(&at)))
+                    .unwrap_or_else(|panic| Err(panic.downcast_ref::<String>().cloned().unwrap_or_default()))
+            });
+            if let Err(why) = judged.and(cleaned) {
+                println!("{at}: {why}: {done:?}");
+                wrong.push(format!("{at}: {why}: {done:?}"));
+            }
+        }
+        println!(
+            "{}: {tried} of {} failing calls tried, {refused} made the command fail, {} failures",
+            self.name,
+            points.len(),
+            wrong.len()
+        );
+        assert!(refused > 0, "{}: nothing has ever failed", self.name);
+        assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
+    }
+
+    /// A command whose call has failed: it has done without, or says in words what is wrong; and what it leaves it tells of.
+    fn judge(&self, out: &Out) -> Result<(), String> {
+        let silent = out.stderr.trim().is_empty();
+        if out.stderr.contains("panicked") {
+            return Err("panics".to_owned());
+        }
+        // Memory for a message is memory, too: the allocator says so, and aborts.
+        let aborted = out.signal == Some(6) && out.stderr.contains("memory allocation");
+        if out.signal.is_some() && !aborted {
+            return Err("dies of a signal".to_owned());
+        }
+        if out.code != 0 && silent && !self.payloads_status {
+            return Err("fails without a word".to_owned());
+        }
+        let look = self.t.runtime(&["health", "--verify-clean"]);
+        if look.code != 0 && silent {
+            return Err(format!("leaves something without a word: {look:?}"));
+        }
+        // What the proof of a cleanup names, and what a failed removal names, is told.
+        let told =
+            ["proved", "remove", "unmount", "release", "warning", "left"].iter().any(|it| out.stderr.contains(it));
+        if look.code != 0 && !told && !aborted {
+            return Err(format!("leaves something and does not say what: {look:?}"));
+        }
+        Ok(())
+    }
+
+    /// Recovers; then nothing is left.
+    fn recover(&self, at: &str) -> Result<(), String> {
+        // Cleanups that have failed are rightly counted, and are not what is tested here.
+        let _ = fs::remove_dir_all(self.t.path("worker"));
+        for args in [&["health", "--recover", "--json"][..], &["health", "--verify-clean"]] {
+            let out = self.t.runtime(args);
+            if out.code != 0 {
+                return Err(format!("{at}: {args:?}: {out:#?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn afterwards(&self, at: &str) -> Result<(), String> {
+        (self.end)();
+        let left = leftovers::find(&self.t.tag, &self.t.dir, &self.t.root);
+        let own = |left: &String| !left.contains("strace");
+        until(&format!("{at}: {left:#?} to go"), || {
+            !leftovers::find(&self.t.tag, &self.t.dir, &self.t.root).iter().any(own)
+        });
+        Ok(())
+    }
+}
+
+/// Every how many points one is tried.
+fn step(points: usize) -> usize {
+    let all = std::env::var_os("RUSTBOX_CRASH_SWEEP").is_some_and(|value| value == "all");
+    let step = if all { 1 } else { points.div_ceil(SAMPLE).max(1) };
+    // Never a multiple of the number of errnos, or only one of them would be tried.
+    if !all && step.is_multiple_of(ERRNOS.len()) { step + 1 } else { step }
 }
 
 fn words(args: &[&str]) -> Vec<String> {
@@ -89,7 +239,14 @@ fn words(args: &[&str]) -> Vec<String> {
 }
 
 /// Sweeps a command on a container, which is there afterwards in whatever state, or is not.
-fn sweep(name: &str, spec: Spec, prepare: impl Fn(&Container<'_>), args: impl Fn(&Container<'_>) -> Vec<String>) {
+fn sweep(
+    how: fn(&Swept<'_>),
+    name: &'static str,
+    spec: Spec,
+    prepare: impl Fn(&Container<'_>),
+    args: impl Fn(&Container<'_>) -> Vec<String>,
+) {
+    rustbox_only!();
     let t = Test::new();
     let c = t.bundle(spec);
     let end = || {
@@ -98,58 +255,50 @@ fn sweep(name: &str, spec: Spec, prepare: impl Fn(&Container<'_>), args: impl Fn
         c.create().ok();
         c.delete_force().ok();
     };
-    Swept { t: &t, prepare: Box::new(|| prepare(&c)), args: args(&c), end: Box::new(end) }.sweep(name);
+    how(&Swept {
+        t: &t,
+        name,
+        prepare: Box::new(|| prepare(&c)),
+        args: args(&c),
+        end: Box::new(end),
+        payloads_status: ["run", "exec"].contains(&name),
+    });
 }
 
 fn on_bundle(command: &str, c: &Container<'_>) -> Vec<String> {
     words(&[command, "--bundle", c.bundle.to_str().unwrap(), &c.id])
 }
 
-#[test]
-fn create() {
-    rustbox_only!();
-    sweep("create", sh("sleep 600").hook("createRuntime", ":"), |_| {}, |c| on_bundle("create", c));
+fn create(how: fn(&Swept<'_>)) {
+    sweep(how, "create", sh("sleep 600").hook("createRuntime", ":"), |_| {}, |c| on_bundle("create", c));
 }
 
-#[test]
-fn start() {
-    rustbox_only!();
+fn start(how: fn(&Swept<'_>)) {
     let created = |c: &Container<'_>| drop(c.create().ok());
-    sweep("start", sh("sleep 600").hook("poststart", ":"), created, |c| words(&["start", &c.id]));
+    sweep(how, "start", sh("sleep 600").hook("poststart", ":"), created, |c| words(&["start", &c.id]));
 }
 
-#[test]
-fn run() {
-    rustbox_only!();
-    sweep("run", sh("true").hook("poststop", ":"), |_| {}, |c| on_bundle("run", c));
+fn run(how: fn(&Swept<'_>)) {
+    sweep(how, "run", sh("true").hook("poststop", ":"), |_| {}, |c| on_bundle("run", c));
 }
 
-#[test]
-fn exec() {
-    rustbox_only!();
-    sweep(
-        "exec",
-        sh("sleep 600"),
-        |c| {
-            c.up();
-        },
-        |c| words(&["exec", &c.id, "true"]),
-    );
+fn exec(how: fn(&Swept<'_>)) {
+    let up = |c: &Container<'_>| {
+        c.up();
+    };
+    sweep(how, "exec", sh("sleep 600"), up, |c| words(&["exec", &c.id, "true"]));
 }
 
-#[test]
-fn delete() {
-    rustbox_only!();
+fn delete(how: fn(&Swept<'_>)) {
     let stopped = |c: &Container<'_>| {
         c.up();
         c.kill("KILL").ok();
         c.wait_status("stopped");
     };
-    sweep("delete", sh("sleep 600").hook("poststop", ":"), stopped, |c| words(&["delete", &c.id]));
+    sweep(how, "delete", sh("sleep 600").hook("poststop", ":"), stopped, |c| words(&["delete", &c.id]));
 }
 
-#[test]
-fn judged_run() {
+fn judged_run(how: fn(&Swept<'_>)) {
     rustbox_only!();
     let t = Test::new();
     let id = format!("rbt-{}-judge", t.tag);
@@ -160,5 +309,28 @@ fn judged_run() {
             assert_eq!(fs::read_dir(t.root.join(directory)).unwrap().count(), 0, "{directory}");
         }
     };
-    Swept { t: &t, prepare: Box::new(|| {}), args, end: Box::new(end) }.sweep("judged run");
+    how(&Swept {
+        t: &t,
+        name: "judged run",
+        prepare: Box::new(|| {}),
+        args,
+        end: Box::new(end),
+        payloads_status: false,
+    });
+}
+
+macro_rules! tests {
+    ($($module:ident $how:ident: $($command:ident)*;)*) => { $(
+        mod $module {
+            $(#[test]
+            fn $command() {
+                super::$command(|swept| swept.$how());
+            })*
+        }
+    )* };
+}
+
+tests! {
+    killed kill: create start run exec delete judged_run;
+    failing fail: create start run exec delete judged_run;
 }

@@ -214,7 +214,9 @@ impl<'a> Plan<'a> {
                     pid_file::write(file, notice.pid)?;
                 }
                 let unopened = || Error::Other("criu restored a process before it was asked to".to_owned());
-                directory.record_init(self.init_file.as_ref().ok_or_else(unopened)?, init)
+                let alone = self.record.own_pid_namespace || self.namespaces.new & libc::CLONE_NEWNS == 0;
+                let mount_namespace = if alone { None } else { cleanup::orphans::mount_namespace(notice.pid) };
+                directory.record_init(self.init_file.as_ref().ok_or_else(unopened)?, init, mount_namespace)
             }
             _ => Ok(()),
         }

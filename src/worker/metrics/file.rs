@@ -14,9 +14,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg};
-
 use crate::error::{At, Error, Result};
+use crate::sys::lock::{FlockArg, Lock};
 use crate::sys::words::{self, BYTES, WORDS, Words};
 use crate::sys::{Errno, path};
 
@@ -98,7 +97,7 @@ fn fill_and_map(fd: OwnedFd, file: &Path) -> Result<Words> {
 }
 
 /// The size of the file, 0 or that of the page, where it is fit to be used.
-fn check(fd: &OwnedFd, file: &Path) -> Result<usize> {
+fn check(fd: &impl AsFd, file: &Path) -> Result<usize> {
     let unfit = |why: String| Err(Error::Other(format!("`{}` {why}", file.display())));
     let stat = path::fstat(fd.as_fd()).at("stat", file.display())?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
@@ -136,7 +135,7 @@ fn fill(fd: OwnedFd, file: &Path) -> Result<OwnedFd> {
     let mut fd = fd;
     let mut tries = 0;
     let locked = loop {
-        fd = match Flock::lock(fd, FlockArg::LockExclusiveNonblock) {
+        fd = match Lock::take(fd, FlockArg::LockExclusiveNonblock) {
             Ok(locked) => break locked,
             Err((fd, Errno::EWOULDBLOCK)) if tries < TRIES => fd,
             Err((_, errno)) => return Err(errno).at("lock", file.display()),
@@ -148,13 +147,13 @@ fn fill(fd: OwnedFd, file: &Path) -> Result<OwnedFd> {
         let mut page = [0; BYTES];
         page[..8].copy_from_slice(&MAGIC.to_ne_bytes());
         page[8..16].copy_from_slice(&LAYOUT.to_ne_bytes());
-        let written = nix::sys::uio::pwrite(&*locked, &page, 0).at("write to", file.display())?;
+        let written = nix::sys::uio::pwrite(&locked, &page, 0).at("write to", file.display())?;
         if written != BYTES {
-            let _ = nix::unistd::ftruncate(&*locked, 0);
+            let _ = nix::unistd::ftruncate(&locked, 0);
             return Err(Error::sys("write to", file.display(), Errno::ENOSPC));
         }
     }
-    locked.unlock().map_err(|(_, errno)| errno).at("unlock", file.display())
+    locked.unlock().at("unlock", file.display())
 }
 
 #[cfg(test)]

@@ -19,25 +19,11 @@ use crate::cleanup::Proof;
 use crate::judge::output::{Judgement, Step};
 use crate::judge::verdict::Cause;
 use crate::sys::words::Words;
+use crate::worker::standing;
 pub use exposition::{Format, Now, expose};
 
 static PLACE: OnceLock<PathBuf> = OnceLock::new();
 static COUNTS: OnceLock<Result<Words, Trouble>> = OnceLock::new();
-
-/// Why a worker was quarantined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Quarantine {
-    /// Cleanups in a row have failed.
-    CleanupFailures,
-    /// A process has outlived its container.
-    OrphanProcess,
-    /// The canaries came out wrong.
-    Baseline,
-    /// The worker has run out of something.
-    Resources,
-    /// Somebody said so.
-    Operator,
-}
 
 /// Says in which file this process counts. Only the first call has an effect; nothing is opened before the first count.
 pub fn count_in(file: PathBuf) {
@@ -59,7 +45,7 @@ pub fn released(proof: &Proof) {
     add(&table::CLEANUP, if proof.clean { "success" } else { "failure" }, 1);
     observe(&table::CLEANUP_DURATION, proof.took_us);
     if !proof.processes_dead {
-        orphans(1);
+        orphans(proof.orphans.len().max(1) as u64);
     }
     if !proof.mounts_gone {
         contained_not(1);
@@ -76,16 +62,9 @@ pub fn contained_not(count: u64) {
     add(&table::CONTAINMENT, "", count);
 }
 
-/// Counts a quarantine.
-pub fn quarantined(reason: Quarantine) {
-    let reason = match reason {
-        Quarantine::CleanupFailures => "cleanup_failures",
-        Quarantine::OrphanProcess => "orphan_process",
-        Quarantine::Baseline => "baseline",
-        Quarantine::Resources => "resources",
-        Quarantine::Operator => "operator",
-    };
-    add(&table::QUARANTINE, reason, 1);
+/// Counts a quarantine by what it is for.
+pub fn quarantined(cause: standing::Cause) {
+    add(&table::QUARANTINE, cause.as_str(), 1);
 }
 
 /// Counts a judged run by its verdict.
