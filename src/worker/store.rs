@@ -136,10 +136,9 @@ impl Store {
             text.push(b'\n');
             out.write_all(&text)
                 .and_then(|()| out.sync_data())
-                .map_err(|error| {
+                .inspect_err(|_| {
                     // Half a line would be a broken one.
                     let _ = out.set_len(length);
-                    error
                 })
                 .at("append to", file.display())
         })

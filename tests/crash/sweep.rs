@@ -178,11 +178,12 @@ impl Swept<'_> {
     /// A command whose call has failed: it has done without, or says in words what is wrong; and what it leaves it tells of.
     fn judge(&self, out: &Out) -> Result<(), String> {
         let silent = out.stderr.trim().is_empty();
-        if out.stderr.contains("panicked") {
+        // Rust's own start needs a stack for signals before it begins; memory for a message is memory, too. Both say so, and
+        // abort.
+        let aborted = ["alternative stack", "memory allocation"].iter().any(|it| out.stderr.contains(it));
+        if out.stderr.contains("panicked") && !aborted {
             return Err("panics".to_owned());
         }
-        // Memory for a message is memory, too: the allocator says so, and aborts.
-        let aborted = out.signal == Some(6) && out.stderr.contains("memory allocation");
         if out.signal.is_some() && !aborted {
             return Err("dies of a signal".to_owned());
         }
