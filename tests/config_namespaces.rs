@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use common::*;
 
@@ -342,5 +343,33 @@ fn rootless_root_is_refused_a_limit_that_it_has_no_cgroup_for() {
     let c = t.bundle(sh("true").patch(json!({"linux": {"cgroupsPath": "", "resources": {"pids": {"limit": 20}}}})));
     own(&c, HOST_ID);
     run_by_rootless_root(&t, &c).fails().says(&["linux.resources.pids", "cgroup"]);
+    t.assert_nothing_left();
+}
+
+#[test]
+fn rootless_root_has_a_standing_of_its_own_and_not_the_hosts() {
+    rustbox_only!();
+    let t = Test::new();
+    let mounts = json!([{"destination": "/proc", "type": "proc", "source": "proc"}]);
+    let c = t.bundle(sh("echo ok").patch(json!({"linux": {"cgroupsPath": ""}, "mounts": mounts})));
+    own(&c, HOST_ID);
+    // The host's own, which its root alone may read.
+    let (host, home) = (t.path("host"), t.path("home"));
+    fs::create_dir_all(host.join("rustbox")).unwrap();
+    fs::set_permissions(host.join("rustbox"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::create_dir_all(home.join(".local/state/rustbox")).unwrap();
+    std::os::unix::fs::chown(&home, Some(HOST_ID), Some(HOST_ID)).unwrap();
+    let script = "mount --bind \"$1\" /var/lib && unset RUSTBOX_STATE_DIR && HOME=$2 XDG_RUNTIME_DIR=$2 \
+        exec setpriv --reuid=$3 --regid=$3 --clear-groups unshare -Ur \"$4\" run --bundle \"$5\" \"$6\"";
+    let run = || {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, "sh"]).args([&host, &home]).arg(HOST_ID.to_string());
+        command.arg(binary()).arg(&c.bundle).arg(&c.id);
+        t.finish(command)
+    };
+    assert_eq!(run().ok().line(), "ok");
+    // A standing that cannot be understood is never taken for a healthy one.
+    fs::write(home.join(".local/state/rustbox/health.json"), "garbage").unwrap();
+    run().fails().says(&["quarantined", "health.json"]);
     t.assert_nothing_left();
 }

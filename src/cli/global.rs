@@ -143,7 +143,7 @@ impl Global {
     }
 }
 
-/// Whether root is only the root of a user namespace, as below a rootless engine: /run is not its own.
+/// Whether root is only the root of a user namespace, as below a rootless engine: /run and /var are not its own.
 /// Who is called root there (`$USER`, which runc reads, too) has the namespace to themselves, with a /run.
 fn in_users_namespace() -> bool {
     std::env::var_os("USER").is_none_or(|user| user != "root") && process::in_user_namespace()
