@@ -373,3 +373,14 @@ fn rootless_root_has_a_standing_of_its_own_and_not_the_hosts() {
     run().fails().says(&["quarantined", "health.json"]);
     t.assert_nothing_left();
 }
+
+#[test]
+fn the_message_queues_of_a_user_namespace_belong_to_its_root() {
+    not_under!(Crun, "refuses hybrid");
+    let spec = sh("stat -c %u:%g /dev/mqueue; readlink /proc/self/ns/ipc").userns(HOST_ID, 65536);
+    let out = output_of(spec);
+    let host = fs::read_link("/proc/self/ns/ipc").unwrap();
+    let (owner, ipc) = out.split_once('\n').unwrap();
+    assert_eq!(owner, "0:0");
+    assert_ne!(ipc, host.to_str().unwrap(), "the IPC namespace is the host's");
+}

@@ -15,7 +15,8 @@ use crate::sys::{Errno, process};
 
 /// Flags that go into the clone that makes init. The cgroup namespace is unshared by init itself, once it
 /// is in its cgroups, and the network namespace, which takes the kernel longest, while the creator makes those; the
-/// time namespace holds only for children and executed programs.
+/// time namespace holds only for children and executed programs. With a new user namespace the IPC namespace comes later,
+/// too: its message queues belong to whom the maker is then, who is nobody before the ids are mapped.
 const IN_CLONE: i32 =
     libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
@@ -33,7 +34,8 @@ pub fn spawn(
     creators: &[BorrowedFd<'_>],
     init: impl FnOnce() -> i32,
 ) -> Result<Child> {
-    let flags = (namespaces.new & IN_CLONE) as u64;
+    let later = if namespaces.new & libc::CLONE_NEWUSER != 0 { libc::CLONE_NEWIPC } else { 0 };
+    let flags = (namespaces.new & IN_CLONE & !later) as u64;
     if !namespaces.needs_stage() && time_offsets.is_none() {
         let init = || {
             close_copies(creators);

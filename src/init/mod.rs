@@ -149,6 +149,9 @@ impl Init<'_> {
         if user_namespace {
             self.enter_user_namespace()?;
         }
+        if self.namespaces.new & libc::CLONE_NEWUSER != 0 && self.namespaces.new & libc::CLONE_NEWIPC != 0 {
+            calls::unshare(libc::CLONE_NEWIPC).at("unshare", "the IPC namespace")?;
+        }
         if let Some(offsets) = self.time_offsets {
             calls::unshare(libc::CLONE_NEWTIME).at("unshare", "the time namespace")?;
             if !offsets.is_empty() {
