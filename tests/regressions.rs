@@ -249,6 +249,32 @@ fn forty_foreground_runs_all_end_and_leave_no_child() {
 }
 
 #[test]
+fn no_command_ever_has_a_second_thread() {
+    // libcontainer deadlocks in a caller with threads: what clones, forks or changes credentials here must be alone.
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(spec().args(&["true"]));
+    let trace = |step: &str, words: &[&str]| {
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-e", "trace=clone,clone3,fork,vfork", "-o"]).arg(t.path(step));
+        command.arg(binary()).arg("--root").arg(&t.root).arg(step).args(words);
+        t.spawn(command, std::process::Stdio::null())
+    };
+    // Traced, `create` ends with its container.
+    let create = trace("create", &["--bundle", c.bundle.to_str().unwrap(), &c.id]);
+    until("the container", || c.state_out().code == 0 && c.status() == "created");
+    trace("start", &[&c.id]).wait().ok();
+    create.wait().ok();
+    trace("delete", &[&c.id]).wait().ok();
+    for step in ["create", "start", "delete"] {
+        let calls = fs::read_to_string(t.path(step)).unwrap();
+        assert!(step != "create" || calls.contains("clone"), "nothing was traced");
+        assert!(!calls.contains("CLONE_THREAD"), "{step}: {calls}");
+    }
+    t.assert_nothing_left();
+}
+
+#[test]
 fn a_signal_goes_to_the_containers_process_and_never_to_the_one_that_has_its_pid_now() {
     rustbox_only!();
     let t = Test::new();
