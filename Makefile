@@ -50,7 +50,8 @@ deps-packaging:
 .PHONY: deps-bench
 deps-bench: deps ## install what the benches need, if missing
 	@integration/ci/need /var/lib/dpkg/info/busybox-static.list:busybox-static crun:crun runc:runc bwrap:bubblewrap \
-		hyperfine:hyperfine strace:strace
+		hyperfine:hyperfine strace:strace podman:podman catatonit:catatonit containerd:containerd ip:iproute2 \
+		/usr/lib/cni/bridge:containernetworking-plugins
 
 .PHONY: build
 build: deps ## build the release binary
@@ -97,7 +98,8 @@ integration-containerd: build ## containerd, by ctr and by CRI
 
 .PHONY: integration-docker
 integration-docker: build ## Docker
-	@integration/ci/need dockerd:docker.io runc:runc /var/lib/dpkg/info/busybox-static.list:busybox-static ip:iproute2 iptables:iptables
+	@integration/ci/need dockerd:docker.io runc:runc /var/lib/dpkg/info/busybox-static.list:busybox-static ip:iproute2 iptables:iptables \
+		docker-init:tini newuidmap:uidmap
 	RUSTBOX_BIN=$(BIN) integration/engines/docker
 
 .PHONY: integration-packaging

@@ -241,9 +241,11 @@ class Checks:
     def __init__(self):
         self.all = []
 
-    def __call__(self, name):
+    def __call__(self, name, *seconds):
+        """`seconds`: how long it may take, if longer than usual."""
+
         def declare(function):
-            self.all.append((name, function))
+            self.all.append((name, function, *seconds))
             return function
 
         return declare
@@ -257,12 +259,12 @@ class Results:
         self.rows = {}
         self.reasons = []
 
-    def take(self, runtime, name, function):
+    def take(self, runtime, name, function, seconds=CHECK_SECONDS):
         def late(*_):
-            raise Failed(f"not done after {CHECK_SECONDS} s")
+            raise Failed(f"not done after {seconds} s")
 
         signal.signal(signal.SIGALRM, late)
-        signal.alarm(CHECK_SECONDS)
+        signal.alarm(seconds)
         began = time.monotonic()
         try:
             function()
@@ -351,12 +353,12 @@ def oci_image(rootfs, archive, name, argv):
 class Daemon:
     """A daemon of the engine, its output in a file; ended and waited for at the end."""
 
-    def __init__(self, argv, log, ready, **options):
+    def __init__(self, argv, log, ready, seconds=20, **options):
         self.log = log
         with open(log, "w") as file:
             self.child = subprocess.Popen([str(word) for word in argv], stdin=subprocess.DEVNULL, stdout=file, stderr=file, **options)
         try:
-            eventually(lambda: ready() or self.child.poll() is not None, f"{argv[0]} is ready", 20)
+            eventually(lambda: ready() or self.child.poll() is not None, f"{argv[0]} is ready", seconds)
         except Failed as failed:
             self.stop()
             raise Failed(f"{failed}: {self.tail()}") from None
@@ -398,7 +400,7 @@ def private(work, files=()):
     command(["ip", "link", "set", "lo", "up"])
 
 
-def runtimes(work):
+def runtimes(work, peers=("runc",)):
     """name → path of the runtimes compared; rustbox under that base name, which engines look at."""
     binary = os.environ.get("RUSTBOX_BIN") or shutil.which("rustbox")
     if not binary:
@@ -406,7 +408,7 @@ def runtimes(work):
     own = f"{work}/bin/rustbox"
     os.makedirs(os.path.dirname(own))
     shutil.copy(binary, own)
-    found = {"rustbox": own, "runc": shutil.which("runc")}
+    found = {"rustbox": own, **{peer: shutil.which(peer) for peer in peers}}
     wanted = os.environ.get("RUNTIMES")
     return {name: path for name, path in found.items() if path and (not wanted or name in wanted.split(","))}
 
