@@ -77,6 +77,24 @@ conformance: deps-test build ## hold rustbox, runc and crun to the OCI runtime s
 conformance-docs: deps-test build ## the same, and write docs/conformance.md
 	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/conformance/run --docs docs/conformance.md
 
+# What apt-get source brings, and what is built of it.
+PEERS = $(abspath $(TARGET_DIR))/peers
+CONFORMANCE_PEERS = RUSTBOX_BIN=$(BIN) integration/peers/run --sources $(PEERS) --criu "$$(integration/ci/criu $(abspath $(TARGET_DIR))/criu)"
+
+.PHONY: peers
+peers: deps-test
+	@integration/ci/need bats:bats gawk:gawk jq:jq xz:xz-utils go:golang-go gcc:gcc dpkg-source:dpkg-dev script:bsdutils \
+		/usr/include/seccomp.h:libseccomp-dev /usr/share/gocode/src/github.com/opencontainers/runc:golang-github-opencontainers-runc-dev
+	integration/peers/fetch $(PEERS)
+
+.PHONY: conformance-peers
+conformance-peers: peers build ## run runc's and crun's own tests against rustbox, runc and crun (half an hour)
+	$(CONFORMANCE_PEERS)
+
+.PHONY: conformance-peers-docs
+conformance-peers-docs: peers build ## the same, and write docs/conformance-peers.md
+	$(CONFORMANCE_PEERS) --docs docs/conformance-peers.md
+
 .PHONY: bench
 bench: deps-bench build ## measure against crun, runc and bwrap; writes docs/benchmarks.md and .svg
 	RUSTBOX_BIN=$(BIN) integration/bench/bench
@@ -119,7 +137,7 @@ integration-prometheus: build ## Prometheus scrapes a worker (half a minute)
 lint: deps ## check formatting, clippy, and (if installed) cargo-deny and shellcheck
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	if command -v shellcheck >/dev/null; then shellcheck .ci/run integration/ci/{need,rust,test,unpack}; fi
+	if command -v shellcheck >/dev/null; then shellcheck .ci/run integration/ci/{need,rust,test,unpack} integration/peers/fetch; fi
 	if command -v cargo-deny >/dev/null; then cargo deny --locked check; else echo "cargo-deny: not installed, see make deny"; fi
 
 .PHONY: deny

@@ -362,6 +362,6 @@ fn a_frozen_cgroup_is_not_taken_over() {
     let cgroup = plan.create(None).unwrap();
     cgroup.freeze().unwrap();
     let error = plan.create(None).unwrap_err().to_string();
-    assert!(error.contains("is frozen"), "{error}");
+    assert!(error.contains("unexpectedly frozen"), "{error}");
     assert_eq!(cgroup.remaining().len(), plan.directories.len(), "what was there stays");
 }

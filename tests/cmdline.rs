@@ -213,3 +213,14 @@ fn exec_enters_no_cgroup_that_is_missing_or_outside() {
     c.kill_and_delete();
     t.assert_nothing_left();
 }
+
+#[test]
+fn spec_asks_for_a_cgroup_namespace_on_v2_alone() {
+    not_under!(Crun, "asks for one everywhere");
+    let t = Test::new();
+    t.bare(&["spec", "--bundle", t.dir.to_str().unwrap()]).ok();
+    let config: serde_json::Value = serde_json::from_str(&fs::read_to_string(t.path("config.json")).unwrap()).unwrap();
+    let namespaces = config["linux"]["namespaces"].as_array().unwrap();
+    let asked = namespaces.iter().any(|namespace| namespace["type"] == "cgroup");
+    assert_eq!(asked, std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists(), "{namespaces:?}");
+}

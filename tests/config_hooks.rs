@@ -428,3 +428,67 @@ fn no_hook_is_on_record_after_its_end() {
     c.delete_force().ok();
     t.assert_nothing_left();
 }
+
+#[test]
+fn a_hook_without_an_environment_has_the_path_alone() {
+    let t = Test::new();
+    let dir = t.path("found");
+    fs::create_dir(&dir).unwrap();
+    for point in ["prestart", "createRuntime", "createContainer"] {
+        let script = format!("/usr/bin/tr '\\0' '\\n' < /proc/self/environ > {}/{point}", dir.display());
+        let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
+        t.bundle(spec().patch(json!({"hooks": {point: [hook]}}))).run().ok();
+        let found = lines(&dir.join(point));
+        // Hooks of the other runtimes have more of it, or nothing.
+        if peer() == Peer::Rustbox {
+            assert_eq!(found, ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "{point}");
+        }
+    }
+}
+
+#[test]
+fn create_container_hooks_begin_in_the_root_file_system() {
+    not_under!(Crun, "leaves them in the bundle");
+    let t = Test::new();
+    let dir = t.path("found");
+    fs::create_dir(&dir).unwrap();
+    let script = format!("stat -c %i . > {}/cwd; echo made > ./from-a-hook", dir.display());
+    let c = t.bundle(sh("cat /from-a-hook").writable().hook("createContainer", &script));
+    assert_eq!(c.run().ok().line(), "made");
+    let root = std::os::unix::fs::MetadataExt::ino(&fs::metadata(c.rootfs()).unwrap());
+    assert_eq!(lines(&dir.join("cwd")), [root.to_string()]);
+}
+
+#[test]
+fn start_container_hooks_are_held_to_the_filter() {
+    not_under!(Crun, "runs them before");
+    let t = Test::new();
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}],
+    });
+    for no_new_privileges in [true, false] {
+        for (point, held) in [("startContainer", true), ("createContainer", false)] {
+            let place = if held { "/dev/shm/made".into() } else { t.path(&format!("made{no_new_privileges}")) };
+            let made = format!("mkdir {}", place.display());
+            let spec = spec()
+                .set("/process/noNewPrivileges", json!(no_new_privileges))
+                .set("/linux/seccomp", profile.clone())
+                .hook(point, &made);
+            let out = t.bundle(spec).run();
+            if held {
+                out.fails().rustbox_says(&["startContainer hook #0", "Function not implemented"]);
+            } else {
+                out.ok();
+            }
+        }
+    }
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"}],
+    });
+    let script = "exec mkdir /dev/shm/made";
+    let spec = spec().set("/linux/seccomp", profile).hook("startContainer", script);
+    t.bundle(spec).run().fails().rustbox_says(&["startContainer hook #0", "bad system call"]);
+    t.assert_nothing_left();
+}

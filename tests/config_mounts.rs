@@ -500,3 +500,19 @@ fn a_file_on_a_directory_is_named_as_that() {
     c.run().fails().says(&["/tmp", "ot a directory"]);
     t.assert_nothing_left();
 }
+
+#[test]
+fn proc_goes_on_an_ordinary_directory_only() {
+    let t = Test::new();
+    for name in ["proc", "sys"] {
+        let c = t.bundle(sh("true"));
+        let place = c.rootfs().join(name);
+        fs::remove_dir(&place).unwrap();
+        std::os::unix::fs::symlink("/elsewhere", &place).unwrap();
+        let out = c.run().fails();
+        if peer() == Peer::Rustbox {
+            out.says(&["must be mounted on ordinary directory"]);
+        }
+    }
+    t.assert_nothing_left();
+}

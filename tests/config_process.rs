@@ -421,3 +421,25 @@ fn a_new_session_keyring_keeps_the_callers_keys_away() {
     let keys = c.run_with(&["--no-new-keyring"]).ok().stdout;
     assert!(!keys.contains(&format!("_ses.{}", c.id)), "{keys}");
 }
+
+#[test]
+fn the_callers_groups_stay_where_an_annotation_asks_for_it() {
+    not_under!(Runc, "knows no such annotation");
+    let t = Test::new();
+    let groups = |spec: Spec| {
+        let c = t.bundle(spec.args(&["grep", "Groups", "/proc/self/status"]));
+        let bundle = c.bundle.to_str().unwrap().to_owned();
+        let script = r#"exec setpriv --groups 7,4711 "$@""#;
+        let out = t.shell(script, &["run", "--bundle", &bundle, &c.id]).ok();
+        out.line().split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let keep = json!({"annotations": {"run.oci.keep_original_groups": "1"}});
+    assert_eq!(groups(spec()), [""; 0]);
+    assert_eq!(groups(spec().patch(keep.clone())), ["7", "4711"]);
+
+    let c = t.bundle(spec().args(&["sleep", "1000"]).patch(keep));
+    c.up();
+    let script = r#"exec setpriv --groups 7 "$@""#;
+    let out = t.shell(script, &["exec", &c.id, "grep", "Groups", "/proc/self/status"]).ok();
+    assert_eq!(out.line().split_whitespace().last(), Some("7"));
+}

@@ -421,3 +421,25 @@ fn ten_execs_at_once_all_succeed() {
         assert_eq!((out.code, out.line()), (n as i32, n.to_string().as_str()), "{out:?}");
     }
 }
+
+#[test]
+fn exec_cap_warns_of_a_name_that_it_does_not_know() {
+    let t = Test::new();
+    let c = t.bundle(idle().caps(&["CAP_KILL"]));
+    c.up();
+    let out = c.exec_with(&["--cap", "CAP_NOSUCH"], &["grep", "CapEff", "/proc/self/status"]).ok();
+    assert_eq!(out.line().split_whitespace().last().unwrap(), "0000000000000020");
+    out.rustbox_says(&["warning", "CAP_NOSUCH"]);
+}
+
+#[test]
+fn exec_into_a_paused_container_says_so_in_words_that_callers_know() {
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    t.runtime(&["pause", &c.id]).ok();
+    let out = c.exec(&["true"]).fails();
+    if peer() != Peer::Crun {
+        out.says(&["cannot exec in a paused container"]);
+    }
+}

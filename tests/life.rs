@@ -1019,3 +1019,43 @@ fn the_whole_life_leaves_the_cgroup_of_another_container_below_alone() {
     outer.kill_and_delete();
     t.assert_nothing_left();
 }
+
+#[test]
+fn debug_lines_go_to_stderr_where_there_is_no_log() {
+    not_under!(Crun, "has nothing to say");
+    let t = Test::new();
+    let c = t.bundle(sh("echo output"));
+    let out = t.runtime(&["--debug", "run", "--bundle", c.bundle.to_str().unwrap(), &c.id]).ok();
+    assert_eq!(out.stdout, "output\n");
+    out.says(&["level=debug"]);
+    let quiet = t.bundle(spec()).run().ok();
+    assert_eq!(quiet.stderr, "");
+}
+
+#[test]
+fn signal_zero_asks_whether_there_is_somebody() {
+    let t = Test::new();
+    let c = t.bundle(sh("trap 'echo signalled' HUP; while :; do sleep 0.1; done"));
+    c.up();
+    c.kill("0").ok();
+    c.kill("KILL").ok();
+    c.wait_status("stopped");
+    c.kill("0").fails();
+    // All of nobody are signalled.
+    t.runtime(&["kill", "--all", &c.id, "0"]).ok();
+    assert_eq!(c.output(), "");
+}
+
+#[test]
+fn a_container_in_the_cgroup_of_another_is_warned_of() {
+    not_under!(Crun, "says nothing");
+    let t = Test::new();
+    let path = format!("/{}-both", t.tag);
+    let both = || spec().args(&["sleep", "1000"]).set("/linux/cgroupsPath", json!(path));
+    let first = t.bundle(both());
+    assert_eq!(first.run_detached().ok().stderr, "");
+    let second = t.bundle(both());
+    second.run_detached().ok().says(&["container's cgroup is not empty"]);
+    second.delete_force().ok();
+    assert_eq!(first.status(), "running");
+}

@@ -178,6 +178,12 @@ impl Plan {
         plan
     }
 
+    /// Words of warning where others are in the container's cgroup: they share its limits.
+    pub fn occupied(&self) -> Option<String> {
+        let directory = self.directories.iter().find(|directory| directory.shared)?;
+        Some(format!("container's cgroup is not empty: `{}` has processes of others", directory.path.display()))
+    }
+
     /// Whether all of it is the one v2 hierarchy.
     pub fn is_unified(&self) -> bool {
         self.directories.iter().chain(&self.callers).all(|directory| directory.version == Version::V2)

@@ -92,7 +92,8 @@ fn run(global: &Global, args: &Args) -> Result<u8> {
     }
     let root = global.open_root()?;
     let target = Target::open(&root, &args.id)?;
-    let mut process = args.document(&target.spec)?;
+    let log = global.log();
+    let mut process = args.document(&target.spec, &mut |text| log.warn(&text))?;
     super::exe::protect(&target.spec)?;
     let mut options = Options {
         pid_file: args.pid_file.clone(),
@@ -122,7 +123,7 @@ fn run(global: &Global, args: &Args) -> Result<u8> {
 
 impl Args {
     /// The process document: the file's, or the container's own process changed by the options.
-    fn document(&self, spec: &Spec) -> Result<Process> {
+    fn document(&self, spec: &Spec, warn: &mut dyn FnMut(String)) -> Result<Process> {
         if let Some(path) = &self.process {
             if !self.command.is_empty() {
                 return Err(Error::Usage("exec takes a COMMAND or --process, not both".to_owned()));
@@ -161,7 +162,7 @@ impl Args {
         }
         if !self.cap.is_empty() {
             let capabilities = process.capabilities().clone().unwrap_or_default();
-            process.set_capabilities(Some(self.with_capabilities(capabilities)?));
+            process.set_capabilities(Some(self.with_capabilities(capabilities, warn)));
         }
         Ok(process)
     }
@@ -184,10 +185,13 @@ impl Args {
     }
 
     /// Neither inheritable nor ambient: a program with inheritable file capabilities would hand them on (CVE-2022-29162).
-    fn with_capabilities(&self, mut all: LinuxCapabilities) -> Result<LinuxCapabilities> {
+    /// A name that is unknown here may be known to a newer kernel's tools: a warning, as in a configuration.
+    fn with_capabilities(&self, mut all: LinuxCapabilities, warn: &mut dyn FnMut(String)) -> LinuxCapabilities {
         for name in &self.cap {
-            let capability = serde_json::from_value(serde_json::Value::String(name.to_ascii_uppercase()))
-                .map_err(|_| Error::Usage(format!("--cap `{name}` is not a capability such as CAP_NET_RAW")))?;
+            let Ok(capability) = serde_json::from_value(serde_json::Value::String(name.to_ascii_uppercase())) else {
+                warn(format!("--cap: ignoring `{name}`, which is no capability such as CAP_NET_RAW"));
+                continue;
+            };
             let with = |set: &Option<Capabilities>| {
                 let mut set = set.clone().unwrap_or_default();
                 set.insert(capability);
@@ -197,6 +201,6 @@ impl Args {
             all.set_effective(with(all.effective()));
             all.set_permitted(with(all.permitted()));
         }
-        Ok(all)
+        all
     }
 }

@@ -1,4 +1,5 @@
-//! The log: lines in runc's two shapes, to a file, and errors to stderr as well.
+//! The log: lines in runc's two shapes, to a file, and errors to stderr as well. Without a file only what `--debug` asks for
+//! is written so, to stderr.
 //!
 //! The subscriber is set up when the first line is logged, so a command that says nothing pays nothing.
 
@@ -31,7 +32,8 @@ impl Log<'_> {
     /// A failure of the command: to the file, and to stderr in plain words.
     pub fn error(&self, text: &str) {
         eprintln!("rustbox: {text}");
-        if self.set_up() {
+        if self.file.is_some() {
+            self.set_up();
             tracing::error!("{text}");
         }
     }
@@ -39,14 +41,16 @@ impl Log<'_> {
     /// Something that went wrong without failing the command.
     pub fn warn(&self, text: &str) {
         eprintln!("rustbox: warning: {text}");
-        if self.set_up() {
+        if self.file.is_some() {
+            self.set_up();
             tracing::warn!("{text}");
         }
     }
 
     /// Something that only matters when something is being looked for.
     pub fn debug(&self, text: impl FnOnce() -> String) {
-        if self.debug && self.set_up() {
+        if self.debug {
+            self.set_up();
             tracing::debug!("{}", text());
         }
     }
@@ -65,28 +69,29 @@ impl Log<'_> {
         }
     }
 
-    /// Sets up the subscriber once; false where there is no file to write to.
-    fn set_up(&self) -> bool {
+    /// Sets up the subscriber once.
+    fn set_up(&self) {
         static ONCE: Once = Once::new();
-        let Some(path) = self.file else { return false };
         ONCE.call_once(|| {
-            let file = match File::options().append(true).create(true).open(path) {
-                Ok(file) => file,
-                Err(error) => {
-                    eprintln!("rustbox: warning: open the log `{}`: {error}", path.display());
-                    return;
-                }
+            let sink: Box<dyn std::io::Write + Send> = match self.file {
+                None => Box::new(std::io::stderr()),
+                Some(path) => match File::options().append(true).create(true).open(path) {
+                    Ok(file) => Box::new(file),
+                    Err(error) => {
+                        eprintln!("rustbox: warning: open the log `{}`: {error}", path.display());
+                        return;
+                    }
+                },
             };
             let level = if self.debug { Level::DEBUG } else { Level::INFO };
             let subscriber = tracing_subscriber::fmt()
                 .with_max_level(level)
                 .event_format(Shape(self.format))
-                .with_writer(Mutex::new(file))
+                .with_writer(Mutex::new(sink))
                 .finish();
             // Only a second call could fail, and there is none.
             let _ = tracing::subscriber::set_global_default(subscriber);
         });
-        true
     }
 }
 

@@ -25,7 +25,7 @@ use crate::container::spawn::{Conversation, introduced, spawn};
 use crate::container::state::{Directory, Record, Root, Status, new_record};
 use crate::error::{Error, Result};
 use crate::init::channel::{Channel, Message};
-use crate::init::process::{ProcessPlan, Setting};
+use crate::init::process::{ProcessPlan, Setting, keeps_groups};
 use crate::init::procfs::Procfs;
 use crate::init::rootfs::{CgroupView, Rootfs, RootfsContext};
 use crate::init::{Gate, Init, Loader};
@@ -155,10 +155,12 @@ impl<'a> Plan<'a> {
             have: if user_namespace { None } else { Some(crate::init::process::capabilities::permitted()?) },
             preserve_fds: options.preserve_fds + listen_fds,
             listen_fds,
+            keep_groups: keeps_groups(spec),
             own_stdio: true,
             ..Setting::default()
         };
-        let process = ProcessPlan::new(&process, linux, &setting)?;
+        let mut process = ProcessPlan::new(&process, linux, &setting)?;
+        process.warnings.extend(cgroup.occupied());
         process.check_host()?;
         let seccomp = match linux.and_then(|linux| linux.seccomp().as_ref()) {
             Some(profile) if options.judge.is_none() => Some(seccomp::cached(&root.path().join(".seccomp"), profile)?),

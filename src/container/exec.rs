@@ -13,7 +13,7 @@ use crate::container::state::{Live, Record, Root, Status, read_spec, status};
 use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message, failure};
 use crate::init::console;
-use crate::init::process::{ProcessPlan, Setting};
+use crate::init::process::{ProcessPlan, Setting, keeps_groups};
 use crate::init::procfs::Procfs;
 use crate::seccomp::notify::{Handover, container_process_state};
 use crate::seccomp::{self, Filter};
@@ -69,7 +69,7 @@ pub fn exec(root: &Root, target: &Target, document: &Process, options: &Options)
         return Err(Error::state(id, format!("cannot execute a process: it is {now}")));
     };
     if now == Status::Paused && !options.ignore_paused {
-        return Err(Error::state(id, "cannot execute a process: it is paused; resume it first"));
+        return Err(Error::state(id, "cannot exec in a paused container; resume it first"));
     }
     validate_process(document, "$", &Host::probe())?;
     let linux = spec.linux().as_ref();
@@ -82,6 +82,7 @@ pub fn exec(root: &Root, target: &Target, document: &Process, options: &Options)
         container_capabilities: spec.process().as_ref().and_then(|process| process.capabilities().as_ref()),
         preserve_fds: options.preserve_fds,
         listen_fds: 0,
+        keep_groups: keeps_groups(spec),
         own_stdio: true,
     };
     let plan = ProcessPlan::new(document, linux, &setting)?;

@@ -72,8 +72,10 @@ pub struct Runner<'a> {
     pub kind: Kind,
     /// The state of the container as JSON.
     pub state: &'a [u8],
-    /// The environment of hooks that have none of their own.
+    /// The environment of hooks that have none of their own: [`path_alone`] for a program of the host.
     pub default_env: &'a [String],
+    /// What the hook's process does just before its program begins.
+    pub prepare: Option<&'a dyn Fn() -> Result<()>>,
     /// Told the pid of every hook before its program begins; an error here keeps it from beginning.
     pub on_start: &'a mut dyn FnMut(libc::pid_t) -> Result<()>,
     /// The line to whoever wants them run: when its other end closes, the hook is killed.
@@ -95,7 +97,7 @@ impl Runner<'_> {
     pub fn run(&mut self, hooks: &[Hook]) -> Result<Vec<Error>> {
         let mut warnings = Vec::new();
         for (index, hook) in hooks.iter().enumerate() {
-            let done = run_program(hook, self.state, self.default_env, self.on_start, self.caller)
+            let done = run_program(hook, self.state, self.default_env, self.prepare, self.on_start, self.caller)
                 .context(|| format!("{} hook #{index} `{}`", self.kind.name(), hook.path().display()));
             match done {
                 Err(error) if self.kind.is_fatal() => return Err(error),
@@ -107,8 +109,14 @@ impl Runner<'_> {
     }
 }
 
+/// The caller's PATH and nothing else of its environment: a script finds its programs, and does the same under every caller.
+pub fn path_alone() -> Vec<String> {
+    std::env::var("PATH").map(|path| format!("PATH={path}")).into_iter().collect()
+}
+
 /// Runs one program as hooks are run: `stdin` is all its input, a missing `env` is `default_env`, the timeout is in seconds.
-/// `on_start` is told its pid before it begins; it is killed when the other end of `caller` closes.
+/// `on_start` is told its pid before it begins, and its process then calls `prepare`; it is killed when the other end of
+/// `caller` closes.
 ///
 /// # Errors
 /// How it failed, with what it wrote to stderr: `exit status 1: no such thing`, `exec: Permission denied`,
@@ -117,6 +125,7 @@ pub fn run_program(
     hook: &Hook,
     stdin: &[u8],
     default_env: &[String],
+    prepare: Option<&dyn Fn() -> Result<()>>,
     on_start: &mut dyn FnMut(libc::pid_t) -> Result<()>,
     caller: Option<BorrowedFd<'_>>,
 ) -> Result<()> {
@@ -131,7 +140,7 @@ pub fn run_program(
             Instant::now().checked_add(Duration::from_secs(seconds))
         }
     };
-    let (mut child, mut pipes) = spawn(hook, stdin, default_env, on_start)?;
+    let (mut child, mut pipes) = spawn(hook, stdin, default_env, prepare, on_start)?;
     let ended = child.wait(&mut pipes, deadline, caller)?;
     let stderr = String::from_utf8_lossy(&pipes.stderr.kept);
     let words = match (ended, pipes.failure()) {
@@ -140,6 +149,7 @@ pub fn run_program(
         (Followed::Ended(_), Some(errno)) => format!("exec: {}", errno.desc()),
         (Followed::Ended(Ended::Exited(0)), None) => return Ok(()),
         (Followed::Ended(Ended::Exited(status)), None) => format!("exit status {status}"),
+        (Followed::Ended(Ended::Signaled(libc::SIGSYS, _)), None) => "killed for a bad system call".to_owned(),
         (Followed::Ended(Ended::Signaled(signal, _)), None) => format!("killed by signal {signal}"),
     };
     let stderr = stderr.trim();
@@ -150,6 +160,7 @@ fn spawn(
     hook: &Hook,
     stdin: &[u8],
     default_env: &[String],
+    prepare: Option<&dyn Fn() -> Result<()>>,
     on_start: &mut dyn FnMut(libc::pid_t) -> Result<()>,
 ) -> Result<(HookProcess, Pipes)> {
     let c_string = |text: &[u8]| CString::new(text).map_err(|_| Error::Other("has a NUL byte".into()));
@@ -181,6 +192,9 @@ fn spawn(
             process::dup_to(err_write.as_fd(), 2)?;
             process::close_on_exec_from(3)?;
             attributes::reset_signals()?;
+            if let Some(prepare) = prepare {
+                prepare().map_err(|error| error.errno().unwrap_or(Errno::ECANCELED))?;
+            }
             Ok(process::execve(&program, &argv, &envp))
         };
         let (Ok(errno) | Err(errno)) = begin();

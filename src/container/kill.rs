@@ -38,14 +38,15 @@ fn send(pidfd: &std::os::fd::OwnedFd, signal: i32, pid: libc::pid_t) -> Result<(
     }
 }
 
-/// The number of a signal given as `9`, `KILL`, `SIGKILL` or `SIGRTMIN+3`.
+/// The number of a signal given as `9`, `KILL`, `SIGKILL` or `SIGRTMIN+3`; 0 asks whether there is somebody to signal, as
+/// with kill(2).
 ///
 /// # Errors
 /// [`Error::Usage`] where there is no such signal.
 pub fn parse_signal(text: &str) -> Result<i32> {
     let unknown = || Error::Usage(format!("unknown signal `{text}`"));
     if let Ok(number) = text.parse::<i32>() {
-        return if (1..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
+        return if (0..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
     }
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
@@ -72,11 +73,11 @@ mod tests {
     #[test]
     fn signals_are_named_as_people_name_them() {
         for (text, number) in
-            [("9", 9), ("KILL", 9), ("SIGKILL", 9), ("sigterm", 15), ("hup", 1), ("SIGCLD", 17), ("RTMIN+1", 35)]
+            [("9", 9), ("KILL", 9), ("SIGKILL", 9), ("sigterm", 15), ("hup", 1), ("SIGCLD", 17), ("RTMIN+1", 35), ("0", 0)]
         {
             assert_eq!(parse_signal(text).unwrap(), number, "{text}");
         }
-        for text in ["0", "65", "-1", "", "SIG", "SIGNOPE", "RTMIN+99", "9x"] {
+        for text in ["65", "-1", "", "SIG", "SIGNOPE", "RTMIN+99", "9x"] {
             assert!(parse_signal(text).is_err(), "{text}");
         }
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use oci_spec::runtime::Hook;
 
-use crate::container::hooks::{Kind, Runner};
+use crate::container::hooks::{Kind, Runner, path_alone};
 use crate::container::identity::{self, ProcessId};
 use crate::container::state::{Record, overwrite};
 use crate::error::{At, Error, Result};
@@ -29,7 +29,9 @@ pub fn run(directory: BorrowedFd<'_>, kind: Kind, hooks: &[Hook], state: &[u8]) 
         let id = identity::identify(pid)?.ok_or_else(|| Error::Other("it has ended".to_owned()))?;
         overwrite(directory, FILE, format!("{} {id}", kind.name()).as_bytes()).at("record", "the hook")
     };
-    let ran = Runner { kind, state, default_env: &[], on_start: &mut record, caller: None }.run(hooks);
+    let env = path_alone();
+    let ran =
+        Runner { kind, state, default_env: &env, prepare: None, on_start: &mut record, caller: None }.run(hooks);
     // Its process was waited for, whatever came of it.
     let _ = path::unlinkat(directory, FILE, 0);
     ran

@@ -25,7 +25,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use oci_spec::runtime::{Hook, Spec};
 
 use crate::cgroup;
-use crate::container::hooks::{Kind, Runner};
+use crate::container::hooks::{Kind, Runner, path_alone};
 use crate::container::namespaces::{Join, Namespaces};
 use crate::container::report::Report;
 use crate::container::spawn;
@@ -256,20 +256,37 @@ impl Init<'_> {
             self.expect(&Message::HooksRun)?;
         }
         let hooks = self.spec.hooks().as_ref().and_then(|hooks| hooks.create_container().as_deref());
-        self.run_hooks(Kind::CreateContainer, hooks, Status::Creating)
+        // Hooks that change the root file system expect to begin in it.
+        self.run_hooks(Kind::CreateContainer, hooks, &path_alone(), &|| self.rootfs.change_directory())
     }
 
     fn start_hooks(&self) -> Result<()> {
         let hooks = self.spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref());
-        self.run_hooks(Kind::StartContainer, hooks, Status::Created)
+        // The container's filter holds for all that runs in it; init itself may have it already.
+        let early = self.process.seccomp_early();
+        let loaded = if early { self.reaper.is_none() } else { self.seccomp_before_gate };
+        let load = || match self.seccomp {
+            Some(load) if !loaded => load(&self.channel),
+            _ => Ok(()),
+        };
+        self.run_hooks(Kind::StartContainer, hooks, &[], &load)
     }
 
-    fn run_hooks(&self, kind: Kind, hooks: Option<&[Hook]>, status: Status) -> Result<()> {
+    fn run_hooks(
+        &self,
+        kind: Kind,
+        hooks: Option<&[Hook]>,
+        default_env: &[String],
+        prepare: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
         let Some(hooks) = hooks.filter(|hooks| !hooks.is_empty()) else { return Ok(()) };
+        let creating = kind == Kind::CreateContainer;
+        let status = if creating { Status::Creating } else { Status::Created };
         let state = Report::for_hooks(self.record, status, std::process::id() as libc::pid_t);
         // They are processes of the container, so they end with it; before it is on record it ends with its creator.
-        let caller = (kind == Kind::CreateContainer).then(|| self.channel.as_fd());
-        Runner { kind, state: &state, default_env: &[], on_start: &mut |_| Ok(()), caller }.run(hooks).map(drop)
+        let caller = creating.then(|| self.channel.as_fd());
+        let prepare = Some(prepare);
+        Runner { kind, state: &state, default_env, prepare, on_start: &mut |_| Ok(()), caller }.run(hooks).map(drop)
     }
 
     /// Makes the terminal inside the container and sends its master out.

@@ -106,7 +106,7 @@ fn run_helper(pid: libc::pid_t, map: Map, mappings: &[LinuxIdMapping]) -> Result
         .timeout(HELPER_TIMEOUT)
         .build()
         .map_err(|error| Error::Other(error.to_string()))?;
-    hooks::run_program(&helper, b"", &[], &mut |_| Ok(()), None).context(|| format!("`{}`", path.display()))
+    hooks::run_program(&helper, b"", &[], None, &mut |_| Ok(()), None).context(|| format!("`{}`", path.display()))
 }
 
 /// A helper in the caller's PATH.

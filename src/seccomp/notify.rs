@@ -97,7 +97,7 @@ impl Agent {
     pub fn connect(path: &Path) -> Result<Self> {
         // The bound on sending also bounds connect(2), when the agent's backlog is full.
         let socket =
-            socket::connect(path, Some(AGENT_PATIENCE)).at("connect to the seccomp agent at", path.display())?;
+            socket::connect(path, Some(AGENT_PATIENCE)).at("failed to connect with seccomp agent at", path.display())?;
         Ok(Agent { socket, path: path.to_owned() })
     }
 

@@ -127,10 +127,10 @@ fn check_parent(images: &Path, parent: &Path) -> Result<()> {
         return Err(Error::Usage("--parent-path must be relative to --image-path".to_owned()));
     }
     let place = images.join(parent);
-    let found = std::fs::metadata(&place).at("open the parent images", place.display())?;
+    let found = std::fs::metadata(&place).at("open the images of --parent-path", place.display())?;
     if found.is_dir() {
         Ok(())
     } else {
-        Err(Error::sys("open the parent images", place.display(), crate::sys::Errno::ENOTDIR))
+        Err(Error::sys("open the images of --parent-path", place.display(), crate::sys::Errno::ENOTDIR))
     }
 }

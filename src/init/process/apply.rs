@@ -147,7 +147,8 @@ impl ProcessPlan {
         if self.uid != 0 && (kept != 0 || load_filter) {
             process::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0).at("set", "keepcaps")?;
         }
-        match process::setgroups(&self.additional_gids) {
+        let set_groups = if self.keep_groups { Ok(()) } else { process::setgroups(&self.additional_gids) };
+        match set_groups {
             // `deny` in /proc/self/setgroups, as for every user namespace whose gid_map an unprivileged user wrote
             // (user_namespaces(7)). The kernel then keeps the caller's groups, whatever a runtime wants.
             Err(Errno::EPERM) if self.any_user_namespace && self.additional_gids.is_empty() => {}

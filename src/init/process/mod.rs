@@ -20,7 +20,7 @@ pub mod scheduling;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 
-use oci_spec::runtime::{Box as ConsoleSize, Linux, LinuxCapabilities, PosixRlimitType, Process};
+use oci_spec::runtime::{Box as ConsoleSize, Linux, LinuxCapabilities, PosixRlimitType, Process, Spec};
 
 use crate::error::{Error, Result};
 use crate::sys::attributes::SchedAttr;
@@ -45,10 +45,21 @@ pub struct Setting<'a> {
     pub preserve_fds: u32,
     /// How many of them are sockets in the sense of sd_listen_fds(3): adds LISTEN_FDS and LISTEN_PID.
     pub listen_fds: u32,
+    /// Whether the caller's supplementary groups stay: [`KEEP_GROUPS`] among the container's annotations.
+    pub keep_groups: bool,
     /// Whether pipes that the program gets as stdin, stdout and stderr are given to its user, so that it can open
     /// `/dev/stdout`. Only pipes, never devices or files of the host.
     pub own_stdio: bool,
 }
+
+/// Whether the container keeps the supplementary groups of whoever starts a process in it.
+pub fn keeps_groups(spec: &Spec) -> bool {
+    spec.annotations().as_ref().is_some_and(|annotations| annotations.contains_key(KEEP_GROUPS))
+}
+
+/// The annotation by which podman's `--group-add keep-groups` asks a runtime to leave the groups alone, so that a volume that
+/// the caller may read through one of them stays readable. Its presence counts.
+pub const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
 /// Loads the container's filter into the calling process.
 pub type SeccompLoader<'a> = &'a mut dyn FnMut() -> Result<()>;
@@ -79,6 +90,8 @@ pub struct ProcessPlan {
     pub gid: u32,
     /// All supplementary groups: empty drops the caller's.
     pub additional_gids: Vec<u32>,
+    /// The caller's supplementary groups stay, whatever `additional_gids` are.
+    pub keep_groups: bool,
     /// The file mode creation mask.
     pub umask: u32,
     /// The five sets.
@@ -160,6 +173,7 @@ impl ProcessPlan {
             uid: user.uid(),
             gid: user.gid(),
             additional_gids: user.additional_gids().clone().unwrap_or_default(),
+            keep_groups: setting.keep_groups,
             // The mask that a shell's user would have; runc's too.
             umask: user.umask().unwrap_or(0o022),
             capabilities,

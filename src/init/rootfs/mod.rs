@@ -296,6 +296,15 @@ impl Rootfs {
         Ok(tree)
     }
 
+    /// In the child, between [`Rootfs::mount`] and [`Rootfs::enter`]: makes the container's root the working directory.
+    ///
+    /// # Errors
+    /// Of the system call that fails.
+    pub fn change_directory(&self) -> Result<()> {
+        let tree = self.tree.as_ref().ok_or_else(unmounted)?;
+        crate::sys::mount_at::fchdir(tree.root.as_fd()).at("chdir to", "the root file system")
+    }
+
     /// In the child: makes the container's root this process's root.
     ///
     /// # Errors

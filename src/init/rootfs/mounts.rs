@@ -12,7 +12,7 @@ use super::plan::{MountKind, PlannedMount};
 use super::tmpcopyup;
 use super::tree::{Kind, Place, Tree, c_string};
 use super::{CgroupView, RootfsContext};
-use crate::error::{At, Context, Result};
+use crate::error::{At, Context, Error, Result};
 use crate::init::pid_namespace::run_inside;
 use crate::sys::Errno;
 use crate::sys::mount::{MOUNT_ATTR_RDONLY, MountAttr, mount, mount_setattr};
@@ -72,7 +72,13 @@ fn filesystem(
     // A procfs or sysfs that an image's link moves elsewhere would leave the masks on the wrong tree
     // (CVE-2019-19921, CVE-2023-27561).
     let links = !matches!(fstype.to_bytes(), b"proc" | b"sysfs");
-    let place = tree.place(&planned.destination, Kind::Directory, links).at("create mount point", &object)?;
+    let place = match tree.place(&planned.destination, Kind::Directory, links) {
+        Err(Errno::ELOOP) if !links => {
+            let name = fstype.to_string_lossy();
+            return Err(Error::Refused(format!("{name} must be mounted on ordinary directory, not by way of a link")));
+        }
+        found => found.at("create mount point", &object)?,
+    };
     let mut flags = planned.options.flags & !(MS_BIND | MS_REC);
     if planned.late_readonly() {
         flags &= !MS_RDONLY;
@@ -93,7 +99,7 @@ fn filesystem(
             crate::sys::mount::move_mount(host.as_fd(), place.handle.as_fd())
                 .at("mount", format!("sysfs` on `{object}"))?;
         }
-        Err(errno) => return Err(crate::Error::sys("mount", format!("{}` on `{object}", planned.what()), errno)),
+        Err(errno) => return Err(Error::sys("mount", format!("{}` on `{object}", planned.what()), errno)),
     }
     settle(tree, planned, &place)
 }

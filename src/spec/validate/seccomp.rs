@@ -31,7 +31,7 @@ pub(super) fn check(seccomp: &LinuxSeccomp) -> Result<()> {
             if name == "write" && call.action() == ScmpActNotify {
                 return refuse(
                     &format!("{at}.names[{position}]"),
-                    "`write` cannot be notified of: the runtime needs it",
+                    "SCMP_ACT_NOTIFY cannot be used for the write syscall: the runtime needs it",
                 );
             }
         }
