@@ -166,6 +166,54 @@ fn bind_mounts_come_from_the_bundle_again() {
 }
 
 #[test]
+fn mount_points_that_lie_in_a_bind_mount_are_made_again() {
+    rustbox_only!();
+    let criu = need_criu!();
+    let t = Test::new();
+    let (outer, inner) = (t.path("outer"), t.path("inner"));
+    fs::create_dir(&outer).unwrap();
+    fs::create_dir(&inner).unwrap();
+    fs::write(inner.join("file"), "inner").unwrap();
+    let spec = sh("while :; do sleep 0.02; done").bind(outer.to_str().unwrap(), "/mnt", &["bind"]).bind(
+        inner.to_str().unwrap(),
+        "/mnt/a/b",
+        &["bind"],
+    );
+    let c = t.bundle(spec);
+    c.up();
+    let images = Images::of(&c, &criu);
+    images.checkpoint(&[]).ok();
+    fs::remove_dir_all(outer.join("a")).unwrap();
+    let out = images.restore(&[]);
+    assert_eq!(out.code, 0, "{out:#?}\n{}", images.log("restore.log"));
+    assert_eq!(c.exec(&["cat", "/mnt/a/b/file"]).ok().line(), "inner");
+    c.kill_and_delete();
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_bind_mount_behind_a_link_is_found_again() {
+    rustbox_only!();
+    let criu = need_criu!();
+    let t = Test::new();
+    let data = t.path("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("file"), "data").unwrap();
+    let spec = sh("while :; do sleep 0.02; done").bind(data.to_str().unwrap(), "/link", &["bind"]);
+    let c = t.bundle(spec);
+    fs::create_dir_all(c.rootfs().join("real/place")).unwrap();
+    std::os::unix::fs::symlink("/real/place", c.rootfs().join("link")).unwrap();
+    c.up();
+    let images = Images::of(&c, &criu);
+    images.checkpoint(&[]).ok();
+    let out = images.restore(&[]);
+    assert_eq!(out.code, 0, "{out:#?}\n{}", images.log("restore.log"));
+    assert_eq!(c.exec(&["cat", "/real/place/file"]).ok().line(), "data");
+    c.kill_and_delete();
+    t.assert_nothing_left();
+}
+
+#[test]
 fn a_paused_container_is_saved_and_stays_paused_or_goes() {
     rustbox_only!();
     let criu = need_criu!();

@@ -23,7 +23,8 @@ fn child(document: &str) {
     };
     let default_env = ["DEFAULT=1".to_owned()];
     let result =
-        Runner { kind, state: &state, default_env: &default_env, prepare: None, on_start: &mut on_start, caller: None }.run(&hooks);
+        Runner { kind, state: &state, default_env: &default_env, prepare: None, on_start: &mut on_start, caller: None }
+            .run(&hooks);
     match result {
         Ok(warnings) => warnings.iter().for_each(|warning| eprintln!("WARNING: {warning}")),
         Err(error) => eprintln!("FAILED: {error}"),

@@ -196,7 +196,11 @@ fn refuse_frozen(directory: &Directory) -> Result<()> {
         Version::V2 => dir.try_read("cgroup.freeze").is_ok_and(|it| it.trim() == "1"),
         Version::V1 => dir.try_read("freezer.state").is_ok_and(|it| it.trim() != "THAWED"),
     };
-    if frozen { Err(Error::Refused(format!("container's cgroup unexpectedly frozen: `{}`", directory.path.display()))) } else { Ok(()) }
+    if frozen {
+        Err(Error::Refused(format!("container's cgroup unexpectedly frozen: `{}`", directory.path.display())))
+    } else {
+        Ok(())
+    }
 }
 
 /// Makes a directory; says whether it was not there.

@@ -28,8 +28,10 @@ impl SubCgroups {
                 Some((controllers, path)) => (Some(controllers), path),
                 None => (None, argument.as_str()),
             };
-            let path = safe_relative(Path::new(path)).filter(|_| !path.contains([':', '\0']));
-            let path = path.ok_or_else(|| refuse("is no path below the container's cgroup"))?;
+            let safe = safe_relative(Path::new(path)).filter(|_| !path.contains([':', '\0']));
+            let path = safe.ok_or_else(|| {
+                Error::Usage(format!("--cgroup `{}`: {path} is not a sub cgroup path", argument.escape_debug()))
+            })?;
             let Some(controllers) = controllers else {
                 if arguments.len() > 1 {
                     return Err(refuse("names no controller, but there are several"));

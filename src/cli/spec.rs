@@ -32,8 +32,7 @@ pub fn main(global: &Global, args: &Args) -> Result<()> {
     if !Layout::probe()?.is_unified() {
         without_cgroup_namespace(&mut spec);
     }
-    let mut text = serde_json::to_string_pretty(&spec)
-        .map_err(|error| Error::Other(format!("print JSON: {error}")))?;
+    let mut text = serde_json::to_string_pretty(&spec).map_err(|error| Error::Other(format!("print JSON: {error}")))?;
     text.push('\n');
     let mut file = File::options().write(true).create_new(true).open(&path).at("create", path.display())?;
     file.write_all(text.as_bytes()).at("write", path.display())

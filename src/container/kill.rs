@@ -72,9 +72,16 @@ mod tests {
 
     #[test]
     fn signals_are_named_as_people_name_them() {
-        for (text, number) in
-            [("9", 9), ("KILL", 9), ("SIGKILL", 9), ("sigterm", 15), ("hup", 1), ("SIGCLD", 17), ("RTMIN+1", 35), ("0", 0)]
-        {
+        for (text, number) in [
+            ("9", 9),
+            ("KILL", 9),
+            ("SIGKILL", 9),
+            ("sigterm", 15),
+            ("hup", 1),
+            ("SIGCLD", 17),
+            ("RTMIN+1", 35),
+            ("0", 0),
+        ] {
             assert_eq!(parse_signal(text).unwrap(), number, "{text}");
         }
         for text in ["65", "-1", "", "SIG", "SIGNOPE", "RTMIN+99", "9x"] {

@@ -30,8 +30,7 @@ pub fn run(directory: BorrowedFd<'_>, kind: Kind, hooks: &[Hook], state: &[u8]) 
         overwrite(directory, FILE, format!("{} {id}", kind.name()).as_bytes()).at("record", "the hook")
     };
     let env = path_alone();
-    let ran =
-        Runner { kind, state, default_env: &env, prepare: None, on_start: &mut record, caller: None }.run(hooks);
+    let ran = Runner { kind, state, default_env: &env, prepare: None, on_start: &mut record, caller: None }.run(hooks);
     // Its process was waited for, whatever came of it.
     let _ = path::unlinkat(directory, FILE, 0);
     ran

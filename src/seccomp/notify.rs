@@ -96,8 +96,8 @@ impl Agent {
     /// Connects. Do it before anything is made, so that a missing agent fails early and cheaply.
     pub fn connect(path: &Path) -> Result<Self> {
         // The bound on sending also bounds connect(2), when the agent's backlog is full.
-        let socket =
-            socket::connect(path, Some(AGENT_PATIENCE)).at("failed to connect with seccomp agent at", path.display())?;
+        let socket = socket::connect(path, Some(AGENT_PATIENCE))
+            .at("failed to connect with seccomp agent at", path.display())?;
         Ok(Agent { socket, path: path.to_owned() })
     }
 

@@ -3,6 +3,8 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
+use oci_spec::runtime::Spec;
+
 use super::criu::{Criu, Notice, Request};
 use super::external::Description;
 use super::wire::Message;
@@ -139,7 +141,7 @@ impl<'a> Plan<'a> {
         self.rootfs.make_mount_points()?;
         self.namespaces.open()?;
         let entry = cgroup.entry()?;
-        let sources = description.sources(spec, &self.bundle.dir, &self.record.cgroup)?;
+        let sources = description.sources(&self.as_mounted(spec), &self.bundle.dir, &self.record.cgroup)?;
 
         let joined: Vec<_> = EXTERNAL_NAMESPACES
             .iter()
@@ -179,6 +181,15 @@ impl<'a> Plan<'a> {
         let pid =
             criu.request(Request::Restore, &options, &opened.log, &mut |notice| self.notified(directory, notice))?;
         self.init.take().ok_or_else(|| Error::Other(format!("criu restored process {pid} without a word before")))
+    }
+
+    /// The configuration with the destinations that the images know: a link in the root file system was followed.
+    fn as_mounted(&self, spec: &Spec) -> Spec {
+        let mut spec = spec.clone();
+        for mount in spec.mounts_mut().iter_mut().flatten() {
+            mount.set_destination(self.rootfs.resolve(mount.destination()));
+        }
+        spec
     }
 
     fn notified(&mut self, directory: &Directory, notice: Notice) -> Result<()> {

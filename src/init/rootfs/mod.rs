@@ -26,7 +26,7 @@ mod propagation;
 mod tmpcopyup;
 mod tree;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -35,7 +35,7 @@ use oci_spec::runtime::Spec;
 use crate::error::{At, Context, Error, Result};
 use crate::sys::Errno;
 use crate::sys::mount::{AT_RECURSIVE, MountAttr, OPEN_TREE_CLONE, mount_setattr, move_mount, open_tree};
-use crate::sys::path::{CWD, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, c_path, openat2};
+use crate::sys::path::{CWD, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, c_path, openat2};
 use crate::sys::process::umask;
 use plan::{MountKind, Plan};
 use tree::Tree;
@@ -163,26 +163,48 @@ impl Rootfs {
         &self.plan.rootfs
     }
 
-    /// Makes the mount points that lie on the root file system itself: CRIU does not.
+    /// Makes the mount points that lie on the root file system itself or in the source of a bind mount: CRIU does not.
     ///
     /// # Errors
     /// As `mkdirat(2)` and `mknodat(2)`, with the mount point.
     pub fn make_mount_points(&self) -> Result<()> {
-        let mut tree = Tree::new(open_rootfs(&self.plan.rootfs)?);
         let mounts = &self.plan.mounts;
-        let covered = |path: &str| {
-            let parents = std::path::Path::new(path).ancestors().skip(1);
-            parents.filter_map(|it| it.to_str()).any(|it| !it.is_empty() && mounts.iter().any(|m| m.destination == it))
+        // What a path lies on: of the mounts above it the nearest, and the last there.
+        let below = |path: &str| {
+            let mut parents = Path::new(path).ancestors().skip(1).filter_map(Path::to_str).filter(|it| !it.is_empty());
+            parents.find_map(|it| mounts.iter().rev().find(|mount| mount.destination == it))
         };
-        for planned in mounts.iter().filter(|planned| !covered(&planned.destination)) {
+        for planned in mounts {
+            let (root, path) = match below(&planned.destination).map(|parent| (parent, &parent.kind)) {
+                None => (open_rootfs(&self.plan.rootfs)?, planned.destination.as_str()),
+                Some((parent, MountKind::Bind { source, .. })) => {
+                    let name = c_path(source).at("open", source.display())?;
+                    let opened = openat2(CWD, &name, libc::O_PATH | libc::O_DIRECTORY, 0, 0);
+                    let path = &planned.destination[parent.destination.len() + 1..];
+                    (opened.at("open", source.display())?, path)
+                }
+                // CRIU restores the directories of a file system that it mounts.
+                Some(_) => continue,
+            };
             let kind = match &planned.kind {
                 MountKind::Bind { source, .. } if !source.is_dir() => tree::Kind::File,
                 _ => tree::Kind::Directory,
             };
-            tree.place(&planned.destination, kind, true)
-                .at("create mount point", format!("/{}", planned.destination))?;
+            Tree::new(root).place(path, kind, true).at("create mount point", format!("/{}", planned.destination))?;
         }
         Ok(())
+    }
+
+    /// Where a destination leads in the root file system, through the links that are there; itself where nothing is there.
+    pub fn resolve(&self, destination: &Path) -> PathBuf {
+        let resolve = || {
+            let root = open_rootfs(&self.plan.rootfs).ok()?;
+            let name = c_path(destination).ok()?;
+            let place = openat2(root.as_fd(), &name, libc::O_PATH, 0, RESOLVE_IN_ROOT).ok()?;
+            let path = |fd: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
+            Some(Path::new("/").join(path(&place)?.strip_prefix(path(&root)?).ok()?))
+        };
+        resolve().unwrap_or_else(|| destination.to_owned())
     }
 
     /// Opens, in the creator and before the clone, what the child cannot: with a user namespace the root file system,
