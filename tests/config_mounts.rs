@@ -516,3 +516,24 @@ fn proc_goes_on_an_ordinary_directory_only() {
     }
     t.assert_nothing_left();
 }
+
+#[test]
+fn a_device_in_a_user_namespace_that_the_host_lacks_is_made_with_its_owner() {
+    not_under!(Runc, "binds the host's node, and there is none");
+    let t = Test::new();
+    let device = |path: &str, major: u32, minor: u32| json!({"path": path, "type": "c", "major": major, "minor": minor, "fileMode": 0o640, "uid": 10, "gid": 11});
+    let script =
+        "stat -c '%t:%T %u:%g %a' /dev/elsewhere /dev/zero; stat -c %u:%g /dev/null; head -c 1 /dev/elsewhere | wc -c";
+    let list = json!([device("/dev/elsewhere", 1, 5), device("/dev/zero", 1, 5)]);
+    let allow = json!([{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "minor": 5, "access": "rw"}]);
+    let spec =
+        sh(script).userns(700_000, 65536).patch(json!({"linux": {"devices": list, "resources": {"devices": allow}}}));
+    let c = t.bundle(spec);
+    for dir in ["", "proc", "sys", "dev", "etc", "tmp"] {
+        std::os::unix::fs::lchown(c.rootfs().join(dir), Some(700_000), Some(700_000)).unwrap();
+    }
+    assert_eq!(c.run().ok().stdout, "1:5 10:11 640\n1:5 10:11 640\n65534:65534\n1\n");
+    let host = fs::metadata("/dev/zero").unwrap();
+    assert_eq!((host.uid(), host.gid()), (0, 0), "the host's node is not touched");
+    t.assert_nothing_left();
+}

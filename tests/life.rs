@@ -1059,3 +1059,25 @@ fn a_container_in_the_cgroup_of_another_is_warned_of() {
     second.delete_force().ok();
     assert_eq!(first.status(), "running");
 }
+
+#[test]
+fn a_process_that_was_frozen_elsewhere_dies_with_its_container() {
+    not_under!(Runc, "waits for it and gives up");
+    not_under!(Crun, "leaves it");
+    let freezer = Path::new("/sys/fs/cgroup/freezer");
+    if !freezer.join("cgroup.procs").exists() {
+        skip!("no v1 freezer, whose frozen processes no signal ends");
+    }
+    let t = Test::new();
+    let c = t.bundle(spec().args(&["sleep", "1000"]));
+    c.up();
+    let elsewhere = freezer.join(format!("{}-elsewhere", t.tag));
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("cgroup.procs"), c.pid().to_string()).unwrap();
+    fs::write(elsewhere.join("freezer.state"), "FROZEN").unwrap();
+    let out = c.delete_force();
+    fs::write(elsewhere.join("freezer.state"), "THAWED").unwrap();
+    out.ok();
+    until("the other cgroup to be empty", || fs::remove_dir(&elsewhere).is_ok());
+    t.assert_nothing_left();
+}

@@ -158,6 +158,25 @@ impl Cgroup {
         backend.set_frozen(&dir, false)
     }
 
+    /// Brings processes that somebody has moved to another v1 freezer back, and thaws them: a signal ends nobody who is
+    /// frozen there.
+    ///
+    /// # Errors
+    /// As `write(2)`.
+    pub fn thaw_strays(&self) -> Result<()> {
+        let freezer = self.plan.directory(Controller::Freezer).filter(|it| it.version == Version::V1 && !it.shared);
+        let Some(freezer) = freezer.filter(|_| !self.plan.unentered && !self.is_shared()) else { return Ok(()) };
+        let dir = Dir::new(&freezer.path);
+        backend(Version::V1).set_frozen(&dir, false)?;
+        for pid in self.procs()? {
+            match dir.try_write("cgroup.procs", &pid.to_string()) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(errno).at("thaw process", pid),
+            }
+        }
+        Ok(())
+    }
+
     /// Whether it has been frozen. What has no freezer of its own has not.
     ///
     /// # Errors

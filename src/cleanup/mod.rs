@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::cgroup::Cgroup;
 use crate::container::running_hook;
 use crate::container::state::{Directory, Record, Root};
 use crate::error::{Error, Result};
@@ -22,6 +23,8 @@ use crate::worker::metrics;
 
 /// How long a release waits for processes and cgroups to go, in all.
 pub const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a process that is not frozen may take to die of SIGKILL before somebody looks, in milliseconds.
+const UNFROZEN_MS: i32 = 500;
 
 /// What was looked at after a release, and what was found.
 #[derive(Debug, Clone, Serialize)]
@@ -98,11 +101,11 @@ pub fn release(
         }),
         None => None,
     };
+    let cgroup = record.cgroup.open();
     let init_dead = match &init {
-        Some(init) => end(init, deadline, &mut left),
+        Some(init) => end(init, &cgroup, deadline, &mut left),
         None => true,
     };
-    let cgroup = record.cgroup.open();
     if !record.own_pid_namespace || !init_dead || init.is_none() {
         // Nothing vouches for processes that init has left behind, but their cgroup.
         if let Err(error) = cgroup.kill() {
@@ -167,10 +170,15 @@ pub fn release(
 }
 
 /// Kills a process by its handle and waits for its end; true where it is dead.
-fn end(init: &OwnedFd, deadline: Instant, left: &mut Vec<String>) -> bool {
+fn end(init: &OwnedFd, cgroup: &Cgroup, deadline: Instant, left: &mut Vec<String>) -> bool {
     match process::pidfd_send_signal(init.as_fd(), libc::SIGKILL) {
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(errno) => left.push(format!("kill the first process: {}", errno.desc())),
+    }
+    if process::wait_end(init.as_fd(), UNFROZEN_MS) == Ok(false)
+        && let Err(error) = cgroup.thaw_strays()
+    {
+        left.push(error.to_string());
     }
     let wait = deadline.saturating_duration_since(Instant::now());
     match process::wait_end(init.as_fd(), i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)) {

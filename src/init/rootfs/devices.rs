@@ -3,8 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxIdMapping, Spec};
 
+use super::device_node;
 use super::tree::{Tree, c_string, clean, split};
 use crate::error::{At, Error, Result};
 use crate::sys::Errno;
@@ -22,6 +23,8 @@ pub(super) struct Device {
     pub number: u64,
     pub uid: Option<u32>,
     pub gid: Option<u32>,
+    /// What the owner is on the host, where the container's user namespace is made with mappings that have it.
+    pub host_owner: Option<(u32, u32)>,
 }
 
 /// The default devices, each replaced where `linux.devices` names the same path, and the rest of that list.
@@ -37,7 +40,24 @@ pub(super) fn plan(spec: &Spec) -> Result<Vec<Device>> {
         }
     }
     devices.extend(listed);
+    if let Some(linux) = spec.linux() {
+        let mapped = |mappings: &Option<Vec<LinuxIdMapping>>, id: Option<u32>| {
+            host_id(mappings.as_deref().unwrap_or_default(), id.unwrap_or(0))
+        };
+        for device in &mut devices {
+            let owner = (mapped(linux.uid_mappings(), device.uid), mapped(linux.gid_mappings(), device.gid));
+            device.host_owner = owner.0.zip(owner.1);
+        }
+    }
     Ok(devices)
+}
+
+/// What an id of the container is on the host.
+fn host_id(mappings: &[LinuxIdMapping], id: u32) -> Option<u32> {
+    mappings.iter().find_map(|mapping| {
+        let offset = id.checked_sub(mapping.container_id()).filter(|offset| *offset < mapping.size())?;
+        mapping.host_id().checked_add(offset)
+    })
 }
 
 impl Device {
@@ -59,7 +79,7 @@ impl Device {
             _ => libc::makedev(part(device.major(), "major")?, part(device.minor(), "minor")?),
         };
         let mode = kind | device.file_mode().unwrap_or(0o666) & 0o7777;
-        Ok(Device { path, mode, number, uid: device.uid(), gid: device.gid() })
+        Ok(Device { path, mode, number, uid: device.uid(), gid: device.gid(), host_owner: None })
     }
 
     fn host_path(&self) -> PathBuf {
@@ -71,7 +91,31 @@ impl Device {
             && (self.mode & libc::S_IFMT == libc::S_IFIFO || stat.st_rdev == self.number)
     }
 
-    /// A detached mount of the host's node, for a user namespace, where nodes cannot be made.
+    /// A detached mount of a node, for a user namespace, where nodes cannot be made: the host's, or one made for the
+    /// container where the host has none or the container's is to have another owner.
+    pub fn open(&self) -> Result<Option<OwnedFd>> {
+        let host = self.open_host();
+        let Some(owner) = self.host_owner else { return host };
+        let wanted = match &host {
+            Ok(None) => false,
+            Ok(Some(node)) if self.uid.is_some() || self.gid.is_some() => {
+                let stat = fstat(node.as_fd()).at("stat device", &self.path)?;
+                (stat.st_uid, stat.st_gid) != owner
+            }
+            Ok(Some(_)) => false,
+            Err(error) => error.errno() == Some(Errno::ENOENT),
+        };
+        if !wanted {
+            return host;
+        }
+        match device_node::make(self.mode, self.number, owner, &self.host_path().display().to_string()) {
+            // Without the privilege for it what the host has must do.
+            Err(error) if error.errno() == Some(Errno::EPERM) => host,
+            made => made.map(Some),
+        }
+    }
+
+    /// A detached mount of the host's node.
     pub fn open_host(&self) -> Result<Option<OwnedFd>> {
         if self.mode & libc::S_IFMT == libc::S_IFIFO {
             return Ok(None);

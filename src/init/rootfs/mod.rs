@@ -16,6 +16,7 @@
 mod bind;
 mod cgroup_mount;
 mod console;
+mod device_node;
 mod devices;
 mod idmap;
 mod masks;
@@ -246,7 +247,7 @@ impl Rootfs {
             self.opened.mounts.push(opened);
         }
         for device in &self.plan.devices {
-            self.opened.devices.push(if userns { device.open_host()? } else { None });
+            self.opened.devices.push(if userns { device.open()? } else { None });
         }
         Ok(())
     }
