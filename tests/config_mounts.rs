@@ -521,7 +521,7 @@ fn proc_goes_on_an_ordinary_directory_only() {
 fn a_device_in_a_user_namespace_that_the_host_lacks_is_made_with_its_owner() {
     not_under!(Runc, "binds the host's node, and there is none");
     let t = Test::new();
-    let device = |path: &str, major: u32, minor: u32| json!({"path": path, "type": "c", "major": major, "minor": minor, "fileMode": 0o640, "uid": 10, "gid": 11});
+    let device = |path: &str, major: u32, minor: u32| json!({"path": path, "type": "c", "major": major, "minor": minor, "fileMode": 0o644, "uid": 10, "gid": 11});
     let script =
         "stat -c '%t:%T %u:%g %a' /dev/elsewhere /dev/zero; stat -c %u:%g /dev/null; head -c 1 /dev/elsewhere | wc -c";
     let list = json!([device("/dev/elsewhere", 1, 5), device("/dev/zero", 1, 5)]);
@@ -532,7 +532,7 @@ fn a_device_in_a_user_namespace_that_the_host_lacks_is_made_with_its_owner() {
     for dir in ["", "proc", "sys", "dev", "etc", "tmp"] {
         std::os::unix::fs::lchown(c.rootfs().join(dir), Some(700_000), Some(700_000)).unwrap();
     }
-    assert_eq!(c.run().ok().stdout, "1:5 10:11 640\n1:5 10:11 640\n65534:65534\n1\n");
+    assert_eq!(c.run().ok().stdout, "1:5 10:11 644\n1:5 10:11 644\n65534:65534\n1\n");
     let host = fs::metadata("/dev/zero").unwrap();
     assert_eq!((host.uid(), host.gid()), (0, 0), "the host's node is not touched");
     t.assert_nothing_left();
