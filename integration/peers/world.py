@@ -62,6 +62,11 @@ class World:
                 if os.path.exists(f"{cgroup}/{file}"):
                     with open(f"{os.path.dirname(cgroup)}/{file}") as parent, open(f"{cgroup}/{file}", "w") as own:
                         own.write(parent.read())
+            # A new cgroup has no real-time budget, the root has.
+            with contextlib.suppress(OSError):
+                for file in ("cpu.rt_period_us", "cpu.rt_runtime_us"):
+                    with open(f"{os.path.dirname(cgroup)}/{file}") as parent, open(f"{cgroup}/{file}", "w") as own:
+                        own.write(parent.read())
 
     def enter(self):
         """Moves the calling process in."""
