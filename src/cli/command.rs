@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 
 use super::{
-    checkpoint, create, delete, events, exec, features, health, kill, languages, list, manual, metrics, pause, ps,
-    reference, restore, run, spec, start, state, update, verdict,
+    batch, checkpoint, create, delete, events, exec, features, health, kill, languages, list, manual, metrics, pause,
+    ps, reference, restore, run, spec, start, state, update, verdict,
 };
 
 macro_rules! commands {
@@ -73,6 +73,8 @@ commands! {
     Delete("delete", delete::Args),
     /// Run a container, or judge a submission
     Run("run", Box<run::Args>),
+    /// Judge many submissions: a job a line in, a verdict a line out
+    Batch("batch", batch::Args),
     /// Run one more process in a container
     Exec("exec", Box<exec::Args>),
     /// List the languages of the judge, and what this host has of them

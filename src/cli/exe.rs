@@ -32,6 +32,14 @@ pub fn protect(spec: &Spec) -> Result<()> {
     if user_namespace { Ok(()) } else { execute_read_only() }
 }
 
+/// [`protect`] for a command that does not know yet which containers it will make, and cannot begin again later.
+///
+/// # Errors
+/// As [`protect`].
+pub fn protect_always() -> Result<()> {
+    execute_read_only()
+}
+
 /// [`protect`] for a command line that makes a container of the host's root as far as its words tell. It may be wrong
 /// either way: the command itself decides, and an error here is one that it meets again and reports.
 pub fn protect_early(arguments: &[OsString]) {

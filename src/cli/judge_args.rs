@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{At, Error, Result};
 use crate::judge::language::Library;
 use crate::judge::limits::{LimitSource, parse_size, parse_time};
-use crate::judge::run::{self, Input, Subject};
+use crate::judge::run::{self, Input, Request, Subject};
 use crate::judge::sandbox::Share;
 use crate::spec;
 
@@ -115,6 +115,29 @@ impl JudgeArgs {
             open_files: self.open_files,
             stack: self.stack,
         }
+    }
+
+    /// All of it as a request: what is to be judged, read, and its standard input, opened. The id is for the caller to set.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], and where something cannot be read.
+    pub fn request(&self, bundle: &Path) -> Result<Request> {
+        if !self.asked()? {
+            return Err(Error::Usage("there is nothing to judge".to_owned()));
+        }
+        if let Some(wrong) = self.env.iter().find(|variable| !variable.contains('=') || variable.starts_with('=')) {
+            return Err(Error::Usage(format!("`--env {wrong}` is not K=V")));
+        }
+        Ok(Request {
+            id: String::new(),
+            subject: self.subject(bundle)?,
+            limits: self.limits(),
+            env: self.env.clone(),
+            shares: self.dir.clone(),
+            stdin: self.input()?,
+            permissive: self.permissive,
+            cpus: None,
+        })
     }
 
     /// What is to be judged, read.

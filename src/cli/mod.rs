@@ -1,5 +1,7 @@
 //! One file per command: arguments in, library calls, output out.
 
+pub mod batch;
+pub mod batch_job;
 pub mod checkpoint;
 pub mod command;
 pub mod create;
@@ -104,6 +106,7 @@ fn dispatch(global: &Global, command: Command) -> ExitCode {
         Command::Kill(args) => kill::main(global, &args),
         Command::Delete(args) => delete::main(global, &args),
         Command::Run(args) => return run::main(global, *args),
+        Command::Batch(args) => return batch::main(global, &args),
         Command::Exec(args) => return exec::main(global, *args),
         Command::Languages(args) => return languages::main(global, &args),
         Command::Verdict(args) => return verdict::main(global, &args),

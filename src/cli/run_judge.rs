@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -14,9 +15,10 @@ use crate::cli::{Global, say, say_json};
 use crate::container::namespaces::Namespaces;
 use crate::error::{At, Error, Result};
 use crate::judge::capability::Report;
-use crate::judge::run::{self as judging, Judged, Request, Subject};
+use crate::judge::run::{self as judging, Judge, Judged, Request, Subject};
 use crate::judge::toolchain;
 use crate::sys::Errno;
+use crate::worker::standing::Standing;
 
 /// Judges, prints, and gives the exit status: 0 OK, 1 another verdict about the program, 2 usage or invalid input, 3 an
 /// internal error, 4 refused.
@@ -35,7 +37,15 @@ fn run(global: &Global, args: &JudgeArgs, bundle: &Path, id: Option<&str>) -> Re
     let standing = global.standing();
     let healthy = standing.admit()?;
     let judged = judge(global, args, bundle, id)?;
-    let counted = match &judged.judgement.run.cleanup {
+    account(global, &standing, healthy, &judged);
+    print(args, &judged)?;
+    Ok(judged.judgement.run.status.exit_status())
+}
+
+/// Counts how the cleanup of a run went, for the worker's standing. Whether it was proved.
+pub fn account(global: &Global, standing: &Standing, healthy: bool, judged: &Judged) -> bool {
+    let cleanup = judged.judgement.run.cleanup.as_ref();
+    let counted = match cleanup {
         Some(cleanup) if !cleanup.proved => {
             standing.cleanup_failed(&format!("`{}`: {}", judged.judgement.id, cleanup.left.join("; "))).map(drop)
         }
@@ -46,12 +56,11 @@ fn run(global: &Global, args: &JudgeArgs, bundle: &Path, id: Option<&str>) -> Re
     if let Err(error) = counted {
         global.log().warn(&error.to_string());
     }
-    print(args, &judged)?;
-    Ok(judged.judgement.run.status.exit_status())
+    cleanup.is_none_or(|cleanup| cleanup.proved)
 }
 
 /// The exit status of a run that came to no verdict.
-fn failure(error: &Error) -> u8 {
+pub fn failure(error: &Error) -> u8 {
     match error {
         Error::Usage(_) | Error::Config { .. } | Error::State { .. } => 2,
         Error::Refused(_) | Error::Quarantined(_) => 4,
@@ -67,33 +76,22 @@ fn exhausted(errno: Errno) -> bool {
 }
 
 fn judge(global: &Global, args: &JudgeArgs, bundle: &Path, id: Option<&str>) -> Result<Judged> {
-    if let Some(wrong) = args.env.iter().find(|variable| !variable.contains('=') || variable.starts_with('=')) {
-        return Err(Error::Usage(format!("`--env {wrong}` is not K=V")));
-    }
-    let subject = args.subject(bundle)?;
-    let stdin = args.input()?;
+    let request = args.request(bundle)?;
     // Opened before anything runs, so that a wrong name costs nothing.
     for file in [&args.stdout, &args.stderr].into_iter().flatten() {
         File::create(file).at("open", file.display())?;
     }
     let cancel = cancellation()?;
     let root = global.open_root()?;
-    judging::judge(Request {
-        root: &root,
-        id: id.map_or_else(judging::fresh_id, str::to_owned),
-        subject,
-        limits: args.limits(),
-        env: args.env.clone(),
-        shares: args.dir.clone(),
-        stdin,
-        permissive: args.permissive,
-        systemd_cgroup: global.systemd_cgroup(),
-        cancel: Some(&cancel),
-    })
+    let request = Request { id: id.map_or_else(judging::fresh_id, str::to_owned), ..request };
+    Judge::new(&root, global.systemd_cgroup())?.judge(request, Some(cancel.as_fd()))
 }
 
 /// SIGINT, SIGTERM and SIGHUP as a descriptor.
-fn cancellation() -> Result<SignalFd> {
+///
+/// # Errors
+/// As `signalfd(2)`.
+pub fn cancellation() -> Result<SignalFd> {
     let mut mask = SigSet::empty();
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| mask.add(signal));
     mask.thread_block().at("block", "signals")?;

@@ -11,14 +11,12 @@ use std::path::Path;
 use oci_spec::runtime::{Hooks, Spec};
 
 use crate::cgroup;
-use crate::cleanup;
-use crate::container::delete::poststop;
 use crate::container::hooks::Kind;
-use crate::container::identity::{self, ProcessId};
+use crate::container::identity::ProcessId;
 use crate::container::namespaces::Namespaces;
 use crate::container::net_devices;
 use crate::container::options::Options;
-use crate::container::pid_file;
+use crate::container::pending::{Pending, undo};
 use crate::container::report::Report;
 use crate::container::running_hook;
 use crate::container::spawn::{Conversation, introduced, spawn};
@@ -30,7 +28,7 @@ use crate::init::procfs::Procfs;
 use crate::init::rootfs::{CgroupView, Rootfs, RootfsContext};
 use crate::init::{Gate, Init, Loader};
 use crate::seccomp;
-use crate::seccomp::notify::{Handover, container_process_state};
+use crate::seccomp::notify::Handover;
 use crate::spec::{self, Bundle};
 use crate::sys::clone::Child;
 
@@ -45,7 +43,7 @@ pub struct Created {
     pub init: ProcessId,
     /// A handle of its first process.
     pub pidfd: OwnedFd,
-    channel: Channel,
+    pub(super) channel: Channel,
 }
 
 /// Creates a container.
@@ -54,6 +52,15 @@ pub struct Created {
 /// What is wrong with the bundle or refused by the kernel; then nothing of the container remains, or
 /// [`Error::Unclean`] says what does.
 pub fn create(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> Result<Created> {
+    begin(root, id, bundle, options)?.finish()
+}
+
+/// The first half of a [`create`]: returns while init sets itself up, so that a caller with other sandboxes can look after
+/// those meanwhile. [`Pending::channel`] is readable when [`Pending::finish`] need not wait.
+///
+/// # Errors
+/// As [`create`].
+pub fn begin<'r>(root: &'r Root, id: &str, bundle: &Bundle, options: Options<'_>) -> Result<Pending<'r>> {
     spec::validate_id(id)?;
     let spec = &bundle.spec;
     spec::validate(spec, &spec::Host::probe())?;
@@ -62,23 +69,27 @@ pub fn create(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> R
     let directory = root.claim(&plan.record, spec)?;
     match plan.make(&directory, spec) {
         Ok(made) => {
-            Ok(Created { directory, record: plan.record, init: made.init, pidfd: made.pidfd, channel: made.channel })
+            let Plan { options, record, handover, seccomp, namespaces, .. } = plan;
+            Ok(Pending {
+                alone: record.own_pid_namespace || namespaces.new & libc::CLONE_NEWNS == 0,
+                root,
+                directory,
+                record,
+                channel: made.channel,
+                child: made.child,
+                init_file: made.init_file,
+                hooks_ran: made.hooks_ran,
+                pid_file: options.pid_file,
+                notifier: handover.zip(seccomp),
+            })
         }
         Err(failed) => {
             let Failed { error, init, hooks_ran, entered } = *failed;
-            if let Some(file) = &plan.options.pid_file {
-                let _ = std::fs::remove_file(file);
-            }
-            let mut record = plan.record.clone();
+            let mut record = plan.record;
             if !entered {
                 record.cgroup = record.cgroup.unentered();
             }
-            let proof = cleanup::release(root, directory, &record, init, |directory| {
-                if hooks_ran {
-                    let _ = poststop(directory, &record);
-                }
-            });
-            Err(proof.after(error))
+            Err(undo(root, directory, &record, init, hooks_ran, plan.options.pid_file.as_deref(), error))
         }
     }
 }
@@ -98,9 +109,10 @@ struct Plan<'a> {
 }
 
 struct Made {
-    init: ProcessId,
-    pidfd: OwnedFd,
+    child: Child,
     channel: Channel,
+    init_file: OwnedFd,
+    hooks_ran: bool,
 }
 
 struct Failed {
@@ -214,9 +226,8 @@ impl<'a> Plan<'a> {
             .clone_init(spec, begun.birthplace(), gate, (&channel, &creators), line, creator_hooks)
             .map_err(|error| Box::new(Failed { entered: true, ..*early(error) }))?;
         let mut hooks_ran = false;
-        let begun = (directory, &init_file, begun);
-        match self.accompany(&channel, &mut child, spec, begun, creator_hooks, &mut hooks_ran) {
-            Ok(init) => Ok(Made { init, pidfd: child.pidfd, channel }),
+        match self.accompany(&channel, &mut child, spec, (directory, begun), creator_hooks, &mut hooks_ran) {
+            Ok(()) => Ok(Made { child, channel, init_file, hooks_ran }),
             Err(error) => Err(Box::new(Failed { error, init: Some(child.pidfd), hooks_ran, entered: true })),
         }
     }
@@ -285,16 +296,6 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Takes the listener of the filter that init has attached, and sends it to the agent.
-    fn deliver_listener(&self, init: &OwnedFd, pid: libc::pid_t) -> Result<()> {
-        let (Some(handover), Some(filter)) = (&self.handover, &self.seccomp) else {
-            return Err(Error::Other("init attaches a filter that nobody has asked for".to_owned()));
-        };
-        let state = Report::new(&self.record, Status::Creating, pid).value();
-        let metadata = filter.listener_metadata.as_deref();
-        handover.deliver(init.as_fd(), &container_process_state(&self.record.oci_version, pid, metadata, &state))
-    }
-
     /// Records the cgroup again where somebody has made or removed a directory of it since: what is not the container's is
     /// not its to kill.
     fn record_cgroup(&mut self, plan: &cgroup::Plan, directory: &Directory) -> Result<()> {
@@ -332,15 +333,15 @@ impl<'a> Plan<'a> {
         channel: &Channel,
         child: &mut Child,
         spec: &Spec,
-        (directory, init_file, begun): (&Directory, &OwnedFd, cgroup::Begun),
+        (directory, begun): (&Directory, cgroup::Begun),
         creator_hooks: bool,
         hooks_ran: &mut bool,
-    ) -> Result<ProcessId> {
+    ) -> Result<()> {
         if let Some(warn) = &mut self.options.warn {
             self.process.warnings.drain(..).for_each(warn);
         }
         let conversation = Conversation { channel, child: &child.pidfd };
-        let mut pid = child.pid;
+        let pid = child.pid;
         let linux = spec.linux().as_ref();
         if self.namespaces.has(libc::CLONE_NEWUSER) {
             // Here are the privileges for them, and init has none in the first user namespace any more.
@@ -373,22 +374,8 @@ impl<'a> Plan<'a> {
         if self.namespaces.late_pid().is_some() {
             // Another process goes on, in the pid namespace that is joined.
             *child = introduced(channel, child)?;
-            pid = child.pid;
         }
-        let conversation = Conversation { channel, child: &child.pidfd };
-        let mut take = || self.deliver_listener(conversation.child, pid);
-        conversation.expect_ready(if self.handover.is_some() { Some(&mut take) } else { None })?;
-        let init = identity::identify(pid)?
-            .ok_or_else(|| Error::Other("the container's first process has ended unexpectedly".to_owned()))?;
-        if let Some(file) = &self.options.pid_file {
-            pid_file::write(file, pid)?;
-        }
-        // Where no pid namespace ends them all, this says who belongs to the container.
-        let alone = self.record.own_pid_namespace || self.namespaces.new & libc::CLONE_NEWNS == 0;
-        let mount_namespace = if alone { None } else { cleanup::orphans::mount_namespace(pid) };
-        directory.record_init(init_file, init, mount_namespace)?;
-        conversation.channel.send(&Message::Commit)?;
-        Ok(init)
+        Ok(())
     }
 }
 
@@ -398,7 +385,28 @@ impl Created {
     /// # Errors
     /// Why the program could not be executed.
     pub fn start(&self) -> Result<()> {
-        self.channel.send(&Message::Start)?;
+        self.open_gate()?;
+        self.heard()
+    }
+
+    /// Lets init go on to the exec, without waiting for it: [`Created::channel`] is readable when it has happened.
+    ///
+    /// # Errors
+    /// Where init has ended.
+    pub fn open_gate(&self) -> Result<()> {
+        self.channel.send(&Message::Start)
+    }
+
+    /// The creator's end of the line to init.
+    pub fn channel(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+
+    /// Hears whether the exec has succeeded.
+    ///
+    /// # Errors
+    /// Why the program could not be executed.
+    pub fn heard(&self) -> Result<()> {
         match self.channel.receive()? {
             None => Ok(()),
             Some(Message::Failed(errno, text)) => Err(Error::Init { errno, text }),

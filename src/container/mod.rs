@@ -14,6 +14,7 @@ pub mod list;
 pub mod namespaces;
 mod net_devices;
 pub mod options;
+pub mod pending;
 mod pid_file;
 pub mod record;
 pub mod report;

@@ -20,6 +20,8 @@ pub const FIRST: u32 = 0x7000_0000;
 pub const SIZE: u32 = 65_536;
 /// Slots.
 pub const SLOTS: u32 = 2048;
+/// The directory of the leases, below the state root.
+pub const IDS: &str = ".ids";
 
 /// A range of host ids that one sandbox owns. Released by [`Lease::release`], after the proof that the sandbox is
 /// gone; a lease that is merely dropped stays, and is reclaimed when its owner's state directory is gone.
@@ -64,12 +66,20 @@ pub struct Found {
     pub owner: Option<Owner>,
 }
 
-/// Every lease of a state root.
+/// Every lease of ids of a state root.
 ///
 /// # Errors
 /// What the file system answers.
 pub fn all(root: &Path) -> Result<Vec<Found>> {
-    let place = root.join(".ids");
+    all_in(root, IDS)
+}
+
+/// Every lease in this directory of a state root.
+///
+/// # Errors
+/// What the file system answers.
+pub fn all_in(root: &Path, place: &str) -> Result<Vec<Found>> {
+    let place = root.join(place);
     let entries = match std::fs::read_dir(&place) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.at("read", place.display())?,
@@ -87,15 +97,15 @@ pub fn all(root: &Path) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// Drops one lease, if it is still the one that was found.
+/// Drops one lease in this directory, if it is still the one that was found.
 ///
 /// # Errors
 /// What the file system answers.
-pub fn drop_found(root: &Path, found: &Found) -> Result<()> {
-    let directory = open(root)?;
+pub fn drop_found_in(root: &Path, place: &str, found: &Found) -> Result<()> {
+    let directory = open(root, place)?;
     let name = path::c_path(&found.name).at("name", found.name.display())?;
     take_away(&directory, &name, |text| std::str::from_utf8(text).ok().and_then(Owner::parse) == found.owner)
-        .at("release the ids of", root.join(".ids").join(&found.name).display())
+        .at("release", root.join(place).join(&found.name).display())
         .map(drop)
 }
 
@@ -106,7 +116,7 @@ impl Lease {
     /// # Errors
     /// [`Error::Refused`] where all slots are taken; else what the file system answers.
     pub fn take(root: &Path, id: &str, alive: impl Fn(&Owner) -> bool) -> Result<Lease> {
-        let directory = open(root)?;
+        let directory = open(root, IDS)?;
         let text = format!("{id} {}", identity::this_process()?);
         let text = CString::new(text).map_err(|_| Error::Usage(format!("id `{id}` holds a NUL byte")))?;
         // Start at a place of the process's own, so that concurrent runs seldom meet.
@@ -145,22 +155,60 @@ impl Lease {
     }
 }
 
+/// A number that this process has to itself, of those in a directory of the state root. Given back when it is dropped, and by
+/// the death of the process.
+#[derive(Debug)]
+pub struct Claim {
+    directory: OwnedFd,
+    name: CString,
+    text: CString,
+}
+
+/// Claims a number; `None` where another process that lives has it.
+///
+/// # Errors
+/// What the file system answers.
+pub fn claim(root: &Path, place: &str, number: usize) -> Result<Option<Claim>> {
+    let directory = open(root, place)?;
+    let text = format!("{} {}", place.trim_start_matches('.'), identity::this_process()?);
+    let [text, name] = [text, number.to_string()].map(|text| CString::new(text).unwrap_or_default());
+    for _ in 0..2 {
+        match path::symlinkat(&text, directory.as_fd(), &name) {
+            Ok(()) => return Ok(Some(Claim { directory, name, text })),
+            Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno).at("claim", root.join(place).join(number.to_string()).display()),
+        }
+        // Who cannot be asked counts as alive.
+        if !stale(&directory, &name, &|owner: &Owner| owner.lives().unwrap_or(true)) {
+            break;
+        }
+    }
+    Ok(None)
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // What cannot be given back is stale when this process has ended.
+        let _ = take_away(&self.directory, &self.name, |text| text == self.text.as_bytes());
+    }
+}
+
 /// Drops the lease of the sandbox `id`, if there is one: for `delete` and recovery, which know only the id.
 ///
 /// # Errors
 /// What the file system answers.
 pub fn release_of(root: &Path, id: &str) -> Result<()> {
     let own = |found: &Found| found.owner.as_ref().is_some_and(|owner| owner.id == id);
-    all(root)?.iter().filter(|found| own(found)).try_for_each(|found| drop_found(root, found))
+    all(root)?.iter().filter(|found| own(found)).try_for_each(|found| drop_found_in(root, IDS, found))
 }
 
 fn name(slot: u32) -> CString {
     CString::new(slot.to_string()).unwrap_or_default()
 }
 
-fn open(root: &Path) -> Result<OwnedFd> {
+fn open(root: &Path, place: &str) -> Result<OwnedFd> {
     use std::os::unix::fs::DirBuilderExt;
-    let path = root.join(".ids");
+    let path = root.join(place);
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
     match path::open(&path, flags) {
         Err(Errno::ENOENT) => {

@@ -1,5 +1,6 @@
 //! Judging: limits, evidence, verdicts, languages, and the supervisor that ties them to the engine.
 
+pub mod batch;
 pub mod cache;
 pub mod capability;
 pub mod capture;

@@ -1,35 +1,42 @@
 //! One judged run from end to end: capabilities, ids, stage, engine, supervisor, proof, verdict; for a language with a
 //! compile step, twice.
+//!
+//! A [`Run`] is a state machine: it says which sandboxes it wants next, is told what has come of them, and in the end has its
+//! verdict. Whoever drives it ([`Jobs`]) drives any number of them. What all runs of a process have in common is found out
+//! once, by [`Judge::new`].
 
+mod jobs;
 mod request;
 mod step;
+mod subject;
 
-use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
 
-use nix::sys::signalfd::SignalFd;
 use oci_spec::runtime::Spec;
 use serde_json::Value;
 
 use super::capability::{self, Report, Wanted};
-use super::evidence::{Compile, Evidence};
+use super::evidence::Cleanup;
 use super::language::{Base, Language, Library};
 use super::lease::{self, Lease};
 use super::limits::{LimitSource, Limits};
-use super::output::{Compiled, Controls, Judgement, SCHEMA_VERSION, Step};
-use super::sandbox::{self, BOX, Place, Setting, Share, WORK};
+use super::output::{Controls, Judgement, SCHEMA_VERSION, Step};
+use super::sandbox::{self, Place, Setting, Share};
 use super::stage::Stage;
 use super::toolchain;
-use super::verdict::{Status, Verdict, classify};
+use super::verdict::{Verdict, classify};
 use crate::cgroup::Layout;
 use crate::container::namespaces::Namespaces;
 use crate::container::state::Root;
 use crate::error::{At, Error, Result};
 use crate::seccomp::judge::JudgeFilter;
-use crate::spec::Bundle;
 use crate::worker::metrics;
+pub use jobs::{Event, JobKey, Jobs, to_the_end};
 pub use request::{Input, Judged, Request, Subject, read_source};
-use step::{StepPlan, Stepped};
+pub use step::{Begun, Output, Stepped};
 
 /// Drops what a judged run keeps outside its container, the stage and the leased ids: for `delete`, after its proof, where
 /// the supervisor could not.
@@ -54,219 +61,177 @@ pub fn report(request_namespaces: Option<i32>, layout: &Layout) -> Report {
     capability::probe(layout, wanted)
 }
 
-/// Judges.
-///
-/// # Errors
-/// Where nothing was run: [`Error::Usage`] and [`Error::Config`] for invalid input, [`Error::Refused`] for a control that
-/// is missing. Whatever fails later is a verdict.
-pub fn judge(request: Request<'_>) -> Result<Judged> {
-    judge_and(request, metrics::judged)
+/// What all judged runs of a process have in common: what the host can do, the judge's sandbox, its filter.
+#[derive(Debug)]
+pub struct Judge<'a> {
+    root: &'a Root,
+    systemd_cgroup: bool,
+    layout: Layout,
+    /// For the judge's own sandbox.
+    report: Rc<Report>,
+    base: Base,
+    filter: Option<JudgeFilter>,
+    /// Whether the runs are counted; a canary is nobody's submission.
+    counted: bool,
+    /// Where the toolchain of each language is that was asked for: finding it may run a program.
+    toolchains: RefCell<HashMap<String, Rc<[Place]>>>,
 }
 
-/// Judges, and counts nothing: for canaries, which are nobody's submissions.
-///
-/// # Errors
-/// As [`judge`].
-pub fn rehearse(request: Request<'_>) -> Result<Judged> {
-    judge_and(request, |_| ())
+impl<'a> Judge<'a> {
+    /// Finds it out.
+    ///
+    /// # Errors
+    /// Where the host cannot be looked at, or the language bundles are damaged.
+    pub fn new(root: &'a Root, systemd_cgroup: bool) -> Result<Judge<'a>> {
+        let layout = Layout::probe()?;
+        let report = report(None, &layout);
+        let filter = if report.missing.contains(&"seccomp") { None } else { Some(JudgeFilter::new()?) };
+        let base = Library::find().base()?;
+        let toolchains = RefCell::default();
+        Ok(Judge { root, systemd_cgroup, layout, report: Rc::new(report), base, filter, counted: true, toolchains })
+    }
+
+    /// The same, and counts no run: for canaries, which are nobody's submissions.
+    #[must_use]
+    pub fn rehearsing(self) -> Judge<'a> {
+        Judge { counted: false, ..self }
+    }
+
+    /// The judge's own sandbox.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// Where a language's toolchain is.
+    fn toolchain(&self, language: &Language) -> Result<Rc<[Place]>> {
+        if let Some(places) = self.toolchains.borrow().get(&language.name) {
+            return Ok(Rc::clone(places));
+        }
+        let places: Rc<[Place]> = toolchain::find(language)?.places.into();
+        self.toolchains.borrow_mut().insert(language.name.clone(), Rc::clone(&places));
+        Ok(places)
+    }
+
+    /// What the host can do for a subject.
+    fn report_for(&self, subject: &Subject) -> Result<Rc<Report>> {
+        let Subject::Bundle(bundle) = subject else { return Ok(Rc::clone(&self.report)) };
+        let namespaces = Namespaces::plan(&bundle.spec).new;
+        if namespaces & libc::CLONE_NEWPID == 0 {
+            return Err(Error::config("$.linux.namespaces", "has no new pid namespace, which judging needs"));
+        }
+        Ok(Rc::new(report(Some(namespaces), &self.layout)))
+    }
+
+    /// Judges one run, to its end. `cancel` is readable when it is to be cancelled.
+    ///
+    /// # Errors
+    /// Where nothing was run: [`Error::Usage`] and [`Error::Config`] for invalid input, [`Error::Refused`] for a control
+    /// that is missing. Whatever fails later is a verdict.
+    pub fn judge(&self, request: Request, cancel: Option<BorrowedFd<'_>>) -> Result<Judged> {
+        to_the_end(Run::new(self, request)?, cancel)
+    }
 }
 
-fn judge_and(request: Request<'_>, count: fn(&Judgement)) -> Result<Judged> {
-    let layout = Layout::probe()?;
-    let own_namespaces = match &request.subject {
-        Subject::Bundle(bundle) => Some(Namespaces::plan(&bundle.spec).new),
-        _ => None,
-    };
-    if own_namespaces.is_some_and(|flags| flags & libc::CLONE_NEWPID == 0) {
-        return Err(Error::config("$.linux.namespaces", "has no new pid namespace, which judging needs"));
-    }
-    let report = report(own_namespaces, &layout);
-    if !report.missing.is_empty() && !request.permissive {
-        let missing: Vec<String> = report
-            .controls
-            .iter()
-            .filter(|control| control.missing())
-            .map(|control| format!("{} ({}: {})", control.name, control.purpose, control.by))
-            .collect();
-        return Err(Error::Refused(format!(
-            "this host cannot give {}; see --dry-run and --permissive",
-            missing.join(", ")
-        )));
-    }
-    crate::spec::validate_id(&request.id)?;
-    for share in &request.shares {
-        std::fs::metadata(&share.outside).at("stat", share.outside.display())?;
-    }
-    let mut run = Run::new(request, layout, report)?;
-    let judged = run.judge();
-    let released = run.release();
-    let judged = judged?;
-    count(&judged.judgement);
-    released?;
-    Ok(judged)
+/// What a run wants next.
+#[derive(Debug)]
+pub enum Next<'a> {
+    /// That these are supervised, side by side.
+    Steps(Vec<Begun<'a>>),
+    /// Nothing: it is judged.
+    Done(Box<Judged>),
 }
 
 /// A run under way: what outlives a step and is released at the end.
-struct Run<'a> {
-    root: &'a Root,
+#[derive(Debug)]
+pub struct Run<'a> {
+    judge: &'a Judge<'a>,
     id: String,
-    subject: Option<Subject>,
+    state: subject::State,
     given: LimitSource,
     env: Vec<String>,
     shares: Vec<Share>,
     stdin: Option<Input>,
-    systemd_cgroup: bool,
-    cancel: Option<&'a SignalFd>,
-    layout: Layout,
-    report: Report,
-    base: Base,
-    filter: Option<JudgeFilter>,
+    cpus: Option<String>,
+    report: Rc<Report>,
     lease: Option<Lease>,
     /// Something of a step's sandbox may be left.
     unproved: bool,
 }
 
 impl<'a> Run<'a> {
-    fn new(request: Request<'a>, layout: Layout, report: Report) -> Result<Run<'a>> {
-        let degraded = |name: &str| report.missing.contains(&name);
-        let filter = if degraded("seccomp") { None } else { Some(JudgeFilter::new()?) };
-        let base = Library::find().base()?;
+    /// A run that can begin.
+    ///
+    /// # Errors
+    /// As [`Judge::judge`].
+    pub fn new(judge: &'a Judge<'a>, request: Request) -> Result<Run<'a>> {
+        let report = judge.report_for(&request.subject)?;
+        if !report.missing.is_empty() && !request.permissive {
+            let missing: Vec<String> = report
+                .controls
+                .iter()
+                .filter(|control| control.missing())
+                .map(|control| format!("{} ({}: {})", control.name, control.purpose, control.by))
+                .collect();
+            return Err(Error::Refused(format!(
+                "this host cannot give {}; see --dry-run and --permissive",
+                missing.join(", ")
+            )));
+        }
+        crate::spec::validate_id(&request.id)?;
+        for share in &request.shares {
+            std::fs::metadata(&share.outside).at("stat", share.outside.display())?;
+        }
         Ok(Run {
-            root: request.root,
+            judge,
             id: request.id,
-            subject: Some(request.subject),
+            state: subject::State::Fresh(request.subject),
             given: request.limits,
             env: request.env,
             shares: request.shares,
             stdin: Some(request.stdin),
-            systemd_cgroup: request.systemd_cgroup,
-            cancel: request.cancel,
-            layout,
+            cpus: request.cpus,
             report,
-            base,
-            filter,
             lease: None,
             unproved: false,
         })
     }
 
-    fn judge(&mut self) -> Result<Judged> {
-        match self.subject.take() {
-            Some(Subject::Source { language, text }) => self.source(&language, &text),
-            Some(Subject::Program(args)) => {
-                let limits = self.given.resolve()?;
-                let template = self.base.config.clone();
-                self.lease()?;
-                let stage = self.stage(&[])?;
-                let spec = self.configure(&stage, &template, &limits, Some(&args), &[]);
-                let stdin = self.stdin.take().unwrap_or(Input::Empty);
-                let stepped = spec.and_then(|spec| self.step(StepPlan::ours(spec, &stage, &limits, stdin).chosen()));
-                let stepped = self.unstage(stage, stepped)?;
-                Ok(self.finish(None, stepped, limits, None))
-            }
-            Some(Subject::Bundle(bundle)) => self.bundle(*bundle),
-            None => Err(Error::Other("the run was already judged".to_owned())),
-        }
+    /// What it wants first.
+    ///
+    /// # Errors
+    /// As [`Judge::judge`].
+    pub fn begin(&mut self) -> Result<Next<'a>> {
+        self.go_on(Vec::new())
     }
 
-    fn source(&mut self, language: &Language, text: &[u8]) -> Result<Judged> {
-        let limits = self.given.over(&language.run.limits).resolve()?;
-        let places = toolchain::find(language)?.places;
-        let mut compiled = None;
-        let mut artefact = None;
-        self.lease()?;
-        if let (Some(step), Some(name)) = (&language.compile, &language.artefact) {
-            // The compiler has limits of its own: what the caller names is for the program.
-            let limits = step.limits.resolve()?;
-            let stage = self.stage(&places)?;
-            let mut sources = std::iter::once((language.source.as_str(), text))
-                .chain(language.files.iter().map(|(name, content)| (name.as_str(), content.as_bytes())));
-            let spec = sources
-                .try_for_each(|(name, content)| stage.put_into_box(name, content, false))
-                .and_then(|()| self.configure(&stage, &step.config, &limits, None, &places));
-            let place = format!("{WORK}/{name}");
-            let stepped = spec.and_then(|spec| {
-                let plan = StepPlan::ours(spec, &stage, &limits, Input::Empty);
-                self.step(StepPlan { artefact: Some(&place), ..plan })
-            });
-            let mut stepped = self.unstage(stage, stepped)?;
-            let verdict = classify(&stepped.evidence, &limits);
-            artefact = stepped.artefact.take();
-            let compile = Compile { verdict: Box::new(verdict.clone()), artefact: Some(artefact.is_some()) };
-            let failed = verdict.status != Status::Ok || artefact.is_none();
-            if let Some(missing) = &stepped.artefact_missing {
-                stepped.stderr.extend_from_slice(format!("rustbox: {missing}\n").as_bytes());
-            }
-            let cleanup = stepped.evidence.cleanup.clone();
-            let step = self.step_output(&verdict, stepped, limits);
-            compiled = Some((compile.clone(), step));
-            if failed {
-                let evidence = Evidence { compile: Some(compile), cleanup, ..Evidence::default() };
-                let stepped = Stepped {
-                    evidence,
-                    stdout: Vec::new(),
-                    stderr: Vec::new(),
-                    artefact: None,
-                    artefact_missing: None,
-                };
-                return Ok(self.finish(
-                    Some(language),
-                    stepped,
-                    self.given.over(&language.run.limits).resolve()?,
-                    compiled,
-                ));
-            }
-        }
-        let stage = self.stage(&places)?;
-        let put = match (&language.artefact, artefact) {
-            (Some(name), Some(file)) => {
-                read_artefact(file).and_then(|program| stage.put_into_box(name, &program, true))
-            }
-            _ => stage.put_into_box(&language.source, text, false),
-        };
-        let spec = put.and_then(|()| self.configure(&stage, &language.run.config, &limits, None, &places));
-        let stdin = self.stdin.take().unwrap_or(Input::Empty);
-        let stepped = spec.and_then(|spec| self.step(StepPlan::ours(spec, &stage, &limits, stdin)));
-        let stepped = self.unstage(stage, stepped)?;
-        Ok(self.finish(Some(language), stepped, limits, compiled))
-    }
-
-    fn bundle(&mut self, bundle: Bundle) -> Result<Judged> {
-        let annotations = bundle.spec.annotations().clone().unwrap_or_default();
-        let limits = self.given.over(&LimitSource::from_annotations(&annotations)?).resolve()?;
-        let mut config = serde_json::to_value(&bundle.spec).map_err(|error| Error::config("$", error.to_string()))?;
-        sandbox::extend(&mut config, &self.env, &self.shares, None);
-        let spec = self.restricted(config, &limits)?;
-        let stdin = self.stdin.take().unwrap_or(Input::Empty);
-        let stepped = self.step(StepPlan {
-            spec,
-            bundle: bundle.dir,
-            limits: limits.clone(),
-            stdin,
-            artefact: None,
-            chosen: true,
-            controllers: None,
-        })?;
-        Ok(self.finish(None, stepped, limits, None))
+    /// What it wants next, told what has come of what it wanted, in its order.
+    ///
+    /// # Errors
+    /// As [`Judge::judge`].
+    pub fn advance(&mut self, stepped: Result<Vec<Stepped>>) -> Result<Next<'a>> {
+        let stepped = stepped?;
+        let proved = |cleanup: &Option<Cleanup>| cleanup.as_ref().is_none_or(|cleanup| cleanup.proved);
+        self.unproved |= stepped.iter().any(|stepped| !proved(&stepped.evidence.cleanup));
+        self.go_on(stepped)
     }
 
     /// Leases host ids.
     fn lease(&mut self) -> Result<()> {
-        let root = self.root.path().to_owned();
+        let root = self.judge.root.path().to_owned();
         // Who cannot be asked counts as alive.
         let alive = |owner: &lease::Owner| {
             owner.lives().unwrap_or(true) || root.join(&owner.id).exists() || Stage::place(&root, &owner.id).exists()
         };
-        self.lease = Some(Lease::take(self.root.path(), &self.id, alive)?);
+        self.lease = Some(Lease::take(self.judge.root.path(), &self.id, alive)?);
         Ok(())
     }
 
     fn stage(&self, extra: &[Place]) -> Result<Stage> {
-        Stage::make(self.root.path(), &self.id, &self.places(extra), &self.shares)
+        Stage::make(self.judge.root.path(), &self.id, &self.places(extra), &self.shares)
     }
 
     fn places(&self, extra: &[Place]) -> Vec<Place> {
-        self.base.paths.iter().cloned().map(Place::same).chain(extra.iter().cloned()).collect()
+        self.judge.base.paths.iter().cloned().map(Place::same).chain(extra.iter().cloned()).collect()
     }
 
     fn configure(
@@ -285,10 +250,11 @@ impl<'a> Run<'a> {
                 ids: (self.lease.as_ref().map_or(lease::FIRST, Lease::base), lease::SIZE),
                 user_namespace: !self.degraded("user_namespace"),
                 places: &places,
-                inodes: self.base.inodes,
+                inodes: self.judge.base.inodes,
                 env: &self.env,
                 shares: &self.shares,
                 args,
+                cpus: self.cpus.as_deref(),
                 rootfs: stage.rootfs(),
                 box_mount: stage.box_mount(),
                 resources: self.resources(),
@@ -297,6 +263,9 @@ impl<'a> Run<'a> {
     }
 
     fn restricted(&self, mut config: Value, limits: &Limits) -> Result<Spec> {
+        if let Some(cpus) = &self.cpus {
+            config["linux"]["resources"]["cpu"]["cpus"] = cpus.as_str().into();
+        }
         sandbox::restrict(&mut config, limits, self.resources());
         serde_json::from_value(config).map_err(|error| Error::config("$", error.to_string()))
     }
@@ -304,7 +273,7 @@ impl<'a> Run<'a> {
     fn resources(&self) -> sandbox::Resources {
         sandbox::Resources {
             memory: !self.degraded("memory"),
-            swap: capability::swap_limit(&self.layout),
+            swap: capability::swap_limit(&self.judge.layout),
             pids: !self.degraded("pids"),
         }
     }
@@ -331,9 +300,9 @@ impl<'a> Run<'a> {
         language: Option<&Language>,
         mut stepped: Stepped,
         limits: Limits,
-        compiled: Option<(Compile, Step)>,
+        compiled: Option<subject::CompileStep>,
     ) -> Judged {
-        let (compile, compile_step) = compiled.unzip();
+        let (compile, compile_step) = compiled.map(|compiled| *compiled).unzip();
         stepped.evidence.compile = compile;
         let verdict = classify(&stepped.evidence, &limits);
         let run = Step::new(&verdict, stepped.evidence, limits, self.controls(), &stepped.stdout, &stepped.stderr);
@@ -343,7 +312,7 @@ impl<'a> Run<'a> {
                 id: self.id.clone(),
                 language: language.map(|language| language.name.clone()),
                 run,
-                compile: compile_step.map(|step| Compiled { step, cached: false }),
+                compile: compile_step,
                 provisional: verdict.provisional,
                 detail: verdict.detail,
             },
@@ -352,19 +321,24 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn release(self) -> Result<()> {
+    /// Counts its verdict, where that is of a submission.
+    fn count(&self, judged: &Judged) {
+        if self.judge.counted {
+            metrics::judged(&judged.judgement);
+        }
+    }
+
+    /// Gives back what it holds, when it has ended.
+    ///
+    /// # Errors
+    /// What the file system answers.
+    pub fn release(self) -> Result<()> {
         if self.unproved {
             // Whoever had the ids next could meet what is left; recovery gives them back once that is gone.
             return Ok(());
         }
         self.lease.map_or(Ok(()), Lease::release)
     }
-}
-
-fn read_artefact(file: OwnedFd) -> Result<Vec<u8>> {
-    let mut program = Vec::new();
-    std::fs::File::from(file).read_to_end(&mut program).at("read", format!("{BOX} artefact"))?;
-    Ok(program)
 }
 
 /// A sandbox id that nobody has: for a run whose caller names none.

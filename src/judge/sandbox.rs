@@ -90,6 +90,8 @@ pub struct Setting<'a> {
     pub shares: &'a [Share],
     /// The program, where the configuration has none.
     pub args: Option<&'a [String]>,
+    /// Only on these cores, as a cpuset writes them.
+    pub cpus: Option<&'a str>,
     /// The root file system, absolute.
     pub rootfs: &'a Path,
     /// How `/box` comes in.
@@ -143,6 +145,9 @@ pub fn configure(template: &Value, setting: &Setting<'_>) -> Result<Spec> {
     }
     fill_in(&mut config["process"], setting.limits);
     extend(&mut config, setting.env, setting.shares, setting.args);
+    if let Some(cpus) = setting.cpus {
+        config["linux"]["resources"]["cpu"]["cpus"] = json!(cpus);
+    }
     let (first, size) = setting.ids;
     if setting.user_namespace {
         let mapping = json!([{"containerID": 0, "hostID": first, "size": size}]);
@@ -274,6 +279,7 @@ mod tests {
             env: &[],
             shares: &[],
             args: None,
+            cpus: None,
             rootfs: Path::new("/rootfs"),
             box_mount: BoxMount::None,
             resources: ALL,

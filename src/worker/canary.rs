@@ -9,7 +9,7 @@ use crate::container::state::Root;
 use crate::error::{Error, Result};
 use crate::judge::language::Library;
 use crate::judge::limits::LimitSource;
-use crate::judge::run::{Input, Request, Subject, fresh_id, rehearse};
+use crate::judge::run::{Input, Judge, Request, Subject, fresh_id};
 use crate::judge::verdict::Status;
 
 const MIB: u64 = 1 << 20;
@@ -105,8 +105,7 @@ impl Canary {
         let language = library.language("sh", &library.base()?)?;
         // A wall time that no loaded machine reaches: what is slow is not wrong.
         let limits = (self.limits)(LimitSource { wall_time: Some(30_000), ..LimitSource::default() });
-        let judged = rehearse(Request {
-            root,
+        let request = Request {
             id: format!("canary-{}-{}", self.name, fresh_id()),
             subject: Subject::Source { language: Box::new(language), text: self.code.as_bytes().to_owned() },
             limits,
@@ -114,9 +113,9 @@ impl Canary {
             shares: Vec::new(),
             stdin: Input::Empty,
             permissive: false,
-            systemd_cgroup,
-            cancel: None,
-        })?;
+            cpus: None,
+        };
+        let judged = Judge::new(root, systemd_cgroup)?.rehearsing().judge(request, None)?;
         let run = judged.judgement.run;
         match run.cleanup.as_ref().filter(|cleanup| !cleanup.proved) {
             Some(cleanup) => Err(Error::Other(format!("its cleanup is not proved: {}", cleanup.left.join("; ")))),

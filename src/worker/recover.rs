@@ -15,6 +15,7 @@ use crate::container::delete::delete_locked;
 use crate::container::running_hook;
 use crate::container::state::{Directory, Root};
 use crate::error::{At, Error, Result};
+use crate::judge::batch::cores::PLACE;
 use crate::judge::lease;
 use crate::sys::lock::{FlockArg, Lock};
 use crate::sys::{Errno, path};
@@ -121,7 +122,7 @@ fn remove(root: &Root, leftover: &Leftover, cleanup: bool, done: &mut Recovered)
         Kind::HalfWritten => return done_or_gone(std::fs::remove_dir_all(place)).at("remove", place.display()),
         Kind::Temporary => return done_or_gone(std::fs::remove_file(place)).at("remove", place.display()),
         Kind::Cgroup => return done_or_gone(std::fs::remove_dir(place)).at("remove", place.display()),
-        Kind::Stage | Kind::Ids => {}
+        Kind::Stage | Kind::Ids | Kind::Cores => {}
     }
     // Somebody may have taken the same id since.
     let still = survey(root)?.leftovers.into_iter().any(|it| it.kind == leftover.kind && it.name == leftover.name);
@@ -131,11 +132,12 @@ fn remove(root: &Root, leftover: &Leftover, cleanup: bool, done: &mut Recovered)
     if leftover.kind == Kind::Stage {
         return done_or_gone(std::fs::remove_dir_all(place)).at("remove", place.display());
     }
-    let leases = lease::all(root.path())?;
+    let directory = if leftover.kind == Kind::Cores { PLACE } else { lease::IDS };
+    let leases = lease::all_in(root.path(), directory)?;
     let found = leases.iter().find(|found| place.file_name() == Some(found.name.as_os_str()));
     let process = |found: &lease::Found| found.owner.as_ref().map(|owner| owner.supervisor);
     match found.filter(|found| process(found) == leftover.process) {
-        Some(found) => lease::drop_found(root.path(), found).map(|()| true),
+        Some(found) => lease::drop_found_in(root.path(), directory, found).map(|()| true),
         None => Ok(false),
     }
 }

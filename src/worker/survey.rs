@@ -8,6 +8,7 @@
 //! | half-written state directory | the process in its name is dead |
 //! | stage and ids of a judged sandbox | the supervisor that the ids are leased to is dead, and there is no container |
 //! | cgroup named after such a sandbox | the same |
+//! | cores of a batch | its process is dead |
 //! | temporary file of the filter cache | nobody has the pid in its name |
 //! | mount below the state root | it lies below nothing that lives |
 //!
@@ -26,6 +27,7 @@ use crate::container::identity::{self, ProcessId};
 use crate::container::running_hook;
 use crate::container::state::{Record, Root, Status, read_init, read_record, status};
 use crate::error::{At, Error, Result};
+use crate::judge::batch::cores::PLACE;
 use crate::judge::lease;
 use crate::sys::lock::{FlockArg, Lock};
 use crate::sys::{Errno, path};
@@ -52,6 +54,8 @@ pub enum Kind {
     Stage,
     /// The host ids of a judged sandbox.
     Ids,
+    /// The cores of a batch.
+    Cores,
     /// A cgroup of a judged sandbox without a record.
     Cgroup,
     /// A temporary file of the filter cache.
@@ -174,6 +178,7 @@ pub fn survey(root: &Root) -> Result<Survey> {
     }
     half_written(root, &mut survey)?;
     judged(root, &mut survey)?;
+    cores(root, &mut survey)?;
     temporary(root, &mut survey)?;
     mounted(root, &mut survey)?;
     survey.clean = survey.leftovers.is_empty();
@@ -329,6 +334,23 @@ fn judged(root: &Root, survey: &mut Survey) -> Result<()> {
                 let leftover = Leftover::new(Kind::Cgroup, directory.path.display(), reason).of(id, supervisor(id));
                 survey.leftovers.push(leftover.aged(&directory.path));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Cores that are leased to a batch which is dead.
+fn cores(root: &Root, survey: &mut Survey) -> Result<()> {
+    for found in lease::all_in(root.path(), PLACE)? {
+        let place = root.path().join(PLACE).join(&found.name);
+        let leftover = |reason: &str| Leftover::new(Kind::Cores, place.display(), reason).aged(&place);
+        match &found.owner {
+            Some(owner) if owner.lives()? => {}
+            Some(owner) => {
+                let process = Some(owner.supervisor);
+                survey.leftovers.push(Leftover { process, ..leftover("its batch is dead") });
+            }
+            None => survey.leftovers.push(leftover("it names nobody")),
         }
     }
     Ok(())

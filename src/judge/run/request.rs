@@ -5,9 +5,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use nix::sys::signalfd::SignalFd;
-
-use crate::container::state::Root;
 use crate::error::{At, Error, Result};
 use crate::judge::language::Language;
 use crate::judge::limits::LimitSource;
@@ -36,9 +33,7 @@ pub enum Subject {
 
 /// A run to be judged.
 #[derive(Debug)]
-pub struct Request<'a> {
-    /// Where containers' states are.
-    pub root: &'a Root,
+pub struct Request {
     /// The sandbox's id.
     pub id: String,
     /// What is judged.
@@ -53,10 +48,8 @@ pub struct Request<'a> {
     pub stdin: Input,
     /// Run without controls that the host cannot give.
     pub permissive: bool,
-    /// Cgroups through systemd.
-    pub systemd_cgroup: bool,
-    /// Readable when the run is to be cancelled.
-    pub cancel: Option<&'a SignalFd>,
+    /// Only on these cores, as a cpuset writes them.
+    pub cpus: Option<String>,
 }
 
 /// Where standard input comes from.
@@ -64,10 +57,14 @@ pub struct Request<'a> {
 pub enum Input {
     /// Nothing.
     Empty,
+    /// These bytes.
+    Bytes(Vec<u8>),
     /// Bytes that are all there, copied into a sealed memfd.
     File(std::fs::File),
     /// A pipe, socket or terminal, passed on.
     Stream(OwnedFd),
+    /// A pipe of the judge's, which another sandbox writes to.
+    Given(OwnedFd),
 }
 
 /// A judged run: what is printed, and the program's own output.

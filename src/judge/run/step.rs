@@ -1,4 +1,4 @@
-//! One step of a judged run: one sandbox from its plan to the proof that it is gone.
+//! One step of a judged run: one sandbox from its plan to its supervision, and from there to the proof that it is gone.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,10 +10,11 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::{Input, Run};
 use crate::cgroup::{self, Controller};
-use crate::container::create::{Created, create};
+use crate::container::create::{Created, begin};
 use crate::container::delete::release;
 use crate::container::namespaces::Namespaces;
 use crate::container::options::{JudgeOptions, Options};
+use crate::container::state::Root;
 use crate::error::{At, Error, Result};
 use crate::init::channel::Channel;
 use crate::init::reaper::{self, Reaper};
@@ -24,11 +25,10 @@ use crate::judge::limits::Limits;
 use crate::judge::meter::Meter;
 use crate::judge::sandbox;
 use crate::judge::stage::Stage;
-use crate::judge::supervisor::{Job, Outcome, supervise};
+use crate::judge::supervisor::{Container, Job, Outcome, Watch};
 use crate::seccomp::judge::JudgeFilter;
 use crate::spec::Bundle;
 use crate::sys::{Errno, attributes};
-use crate::worker::metrics;
 
 /// What one step is run with.
 pub(super) struct StepPlan<'a> {
@@ -36,29 +36,105 @@ pub(super) struct StepPlan<'a> {
     pub(super) bundle: PathBuf,
     pub(super) limits: Limits,
     pub(super) stdin: Input,
+    pub(super) stdout: Output,
     pub(super) artefact: Option<&'a str>,
     /// Whether the caller chose the program, so that a missing one is the caller's mistake.
     pub(super) chosen: bool,
     pub(super) controllers: Option<&'a [Controller]>,
 }
 
+/// Where standard output goes.
+#[derive(Debug)]
+pub enum Output {
+    /// To the judge, counted and kept up to the limit.
+    Captured,
+    /// Into a pipe of the judge's, as another sandbox's input.
+    Given(OwnedFd),
+}
+
 /// What one step came to.
-pub(super) struct Stepped {
+#[derive(Debug)]
+pub struct Stepped {
     pub(super) evidence: Evidence,
     pub(super) stdout: Vec<u8>,
     pub(super) stderr: Vec<u8>,
     pub(super) artefact: Option<OwnedFd>,
     pub(super) artefact_missing: Option<String>,
+    /// When the payload was reaped, CLOCK_MONOTONIC.
+    #[expect(dead_code, reason = "tells who of two joined sandboxes ended first")]
+    pub(super) ended_ns: Option<u64>,
 }
 
-impl Run<'_> {
+/// A step that has begun.
+#[derive(Debug)]
+pub enum Begun<'a> {
+    /// Its sandbox is to be supervised.
+    Sandbox(Box<Sandbox<'a>>),
+    /// There is no sandbox: it could not be made.
+    Over(Box<Stepped>),
+}
+
+/// A sandbox to be supervised, and what its release needs.
+#[derive(Debug)]
+pub struct Sandbox<'a> {
+    /// For the supervisor.
+    pub watch: Watch<'a>,
+    /// For afterwards.
+    pub ending: Ending<'a>,
+}
+
+/// What the release of a sandbox needs.
+#[derive(Debug)]
+pub struct Ending<'a> {
+    root: &'a Root,
+    /// What lies on the host for it.
+    stage: Option<Stage>,
+    chosen: bool,
+    degraded: Vec<String>,
+}
+
+impl<'a> Ending<'a> {
+    /// Releases the sandbox when its supervision is over, with the proof.
+    ///
+    /// # Errors
+    /// For invalid input: a program that the caller chose and that cannot be executed.
+    pub fn end(self, container: Option<Container<'a>>, outcome: Outcome) -> Result<Stepped> {
+        let root = self.root;
+        let stepped = match container {
+            Some(Container::Made(Created { directory, record, pidfd, .. })) => {
+                let proof = release(root, directory, &record, Some(pidfd)).proof;
+                let cleanup = Cleanup {
+                    proved: proof.clean,
+                    checked: vec![
+                        format!("processes, by the {}", proof.processes_by),
+                        format!("{} cgroups", proof.cgroups_gone),
+                        "mounts".to_owned(),
+                        "state directory".to_owned(),
+                    ],
+                    left: proof.left,
+                };
+                Stepped::from(outcome, self.chosen && cleanup.proved).map(|mut stepped| {
+                    stepped.evidence.cleanup = Some(cleanup);
+                    stepped.evidence.control_degraded.clone_from(&self.degraded);
+                    stepped
+                })
+            }
+            Some(Container::Failed(error)) => not_created(error, self.chosen),
+            Some(Container::Making(pending)) => {
+                not_created(pending.abandon(Error::Other("the sandbox was given up".to_owned())), self.chosen)
+            }
+            None => Ok(Stepped::fault("the sandbox was lost".to_owned())),
+        };
+        self.unstage(stepped)
+    }
+
     /// Ends with the stage, whatever the step came to. What cannot be removed belongs into the proof.
-    pub(super) fn unstage(&mut self, stage: Stage, stepped: Result<Stepped>) -> Result<Stepped> {
+    fn unstage(self, stepped: Result<Stepped>) -> Result<Stepped> {
+        let Some(stage) = self.stage else { return stepped };
         let place = stage.directory().display().to_string();
         let removed = stage.remove();
         let mut stepped = stepped?;
         let cleanup = stepped.evidence.cleanup.get_or_insert_with(Cleanup::default);
-        self.unproved |= !cleanup.proved;
         match removed {
             Ok(()) => cleanup.checked.push(format!("stage `{place}`")),
             Err(error) => {
@@ -68,27 +144,56 @@ impl Run<'_> {
         }
         Ok(stepped)
     }
+}
 
-    /// Runs one sandbox and supervises it.
-    pub(super) fn step(&mut self, plan: StepPlan<'_>) -> Result<Stepped> {
-        let StepPlan { spec, bundle, limits, stdin, artefact, chosen, controllers } = plan;
+impl<'a> Run<'a> {
+    /// Begins a step. The stage, where it has one, ends with it.
+    pub(super) fn step(&self, plan: Result<StepPlan<'_>>, stage: Option<Stage>) -> Result<Begun<'a>> {
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(error) => {
+                let _ = stage.map(Stage::remove);
+                return Err(error);
+            }
+        };
+        let degraded = self.report.missing.iter().map(|name| (*name).to_owned()).collect();
+        let ending = Ending { root: self.judge.root, stage, chosen: plan.chosen, degraded };
+        match self.begin_step(plan) {
+            Ok(watch) => Ok(Begun::Sandbox(Box::new(Sandbox { watch, ending }))),
+            Err(error) => {
+                let stepped = not_created(error, ending.chosen);
+                ending.unstage(stepped).map(|stepped| Begun::Over(Box::new(stepped)))
+            }
+        }
+    }
+
+    fn begin_step(&self, plan: StepPlan<'_>) -> Result<Watch<'a>> {
+        let StepPlan { spec, bundle, limits, stdin, stdout, artefact, controllers, .. } = plan;
         let cgroup = cgroup::plan(
             &cgroup::Request {
                 cgroups_path: spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref()),
                 id: &self.id,
-                systemd: self.systemd_cgroup,
+                systemd: self.judge.systemd_cgroup,
                 controllers,
                 payload_leaf: true,
                 ..cgroup::Request::default()
             },
-            &self.layout,
+            &self.judge.layout,
         )?;
         let (stdin, payload_stdin) = match stdin {
             Input::Empty => Stdin::empty()?,
+            Input::Bytes(bytes) => Stdin::from_reader(&bytes[..])?,
             Input::File(file) => Stdin::from_reader(file)?,
             Input::Stream(source) => Stdin::passed(source)?,
+            Input::Given(pipe) => (Stdin::Given, pipe),
         };
-        let (stdout, payload_stdout) = Capture::pipe(limits.output_bytes)?;
+        let (stdout, payload_stdout) = match stdout {
+            Output::Captured => {
+                let (capture, pipe) = Capture::pipe(limits.output_bytes)?;
+                (Some(capture), pipe)
+            }
+            Output::Given(pipe) => (None, pipe),
+        };
         let (stderr, payload_stderr) = Capture::pipe(limits.output_bytes)?;
         for stream in [&payload_stdin, &payload_stdout, &payload_stderr] {
             give(stream.as_fd(), &spec)?;
@@ -106,7 +211,7 @@ impl Run<'_> {
             artefact: artefact_path.as_deref(),
         };
         let (argv0, search) = program(&spec);
-        let filter = self.filter.as_ref();
+        let filter = self.judge.filter.as_ref().filter(|_| !self.degraded("seccomp"));
         let announce = |_: &Channel| {
             let image = reaper::image_bytes(argv0.as_bytes(), search.as_bytes());
             reaper::announce(&init_line, image, limits.memory_bytes, || filter.map(JudgeFilter::load).transpose())
@@ -121,80 +226,58 @@ impl Run<'_> {
             }),
             ..Options::default()
         };
-        let bundle = Bundle { dir: bundle, spec: spec.clone() };
         let begun = Instant::now();
-        let created = match create(self.root, &self.id, &bundle, options) {
-            Ok(created) => created,
-            Err(error) => return self.not_created(error, chosen),
-        };
-        // From here on only the payload holds its ends.
-        drop((payload_stdin, payload_stdout, payload_stderr, init_line));
-        let supervised = Meter::open(&created.record.cgroup).and_then(|meter| {
-            created.start()?;
-            metrics::started(begun.elapsed());
-            supervise(Job {
-                line,
-                init: created.pidfd.as_fd(),
-                meter: &meter,
-                limits: &limits,
-                stdin,
-                stdout,
-                stderr,
-                cancel: self.cancel.map(AsFd::as_fd),
-            })
-        });
-        let Created { directory, record, pidfd, .. } = created;
-        let proof = release(self.root, directory, &record, Some(pidfd)).proof;
-        let cleanup = Cleanup {
-            proved: proof.clean,
-            checked: vec![
-                format!("processes, by the {}", proof.processes_by),
-                format!("{} cgroups", proof.cgroups_gone),
-                "mounts".to_owned(),
-                "state directory".to_owned(),
-            ],
-            left: proof.left,
-        };
-        let mut stepped = match supervised {
-            Ok(outcome) => Stepped::from(outcome, chosen)?,
-            Err(error) => Stepped::fault(error.to_string()),
-        };
-        stepped.evidence.cleanup = Some(cleanup);
-        stepped.evidence.control_degraded = self.report.missing.iter().map(|name| (*name).to_owned()).collect();
-        Ok(stepped)
-    }
-
-    /// An engine that could not make the sandbox: the caller's fault, a refusal, or an internal error.
-    fn not_created(&self, error: Error, chosen: bool) -> Result<Stepped> {
-        match error {
-            Error::Usage(_) | Error::State { .. } | Error::Refused(_) => Err(error),
-            Error::Config { .. } if chosen => Err(error),
-            Error::Unclean { left, .. } => {
-                let mut stepped = Stepped::fault("the sandbox could not be made, nor proved gone".to_owned());
-                stepped.evidence.cleanup = Some(Cleanup { proved: false, left, checked: Vec::new() });
-                Ok(stepped)
+        // Only the payload holds its ends from here on: this process's go with the end of this function.
+        let container = begin(self.judge.root, &self.id, &Bundle { dir: bundle, spec: spec.clone() }, options)?;
+        match Meter::open(&container.record().cgroup) {
+            Ok(meter) => {
+                let stderr = Some(stderr);
+                Ok(Watch::new(Job { begun, container, line, meter, limits, stdin, stdout, stderr }))
             }
-            error => {
-                // `create` has proved that nothing remains, or would have said so.
-                let mut stepped = Stepped::fault(error.to_string());
-                stepped.evidence.cleanup = Some(Cleanup { proved: true, ..Cleanup::default() });
-                Ok(stepped)
-            }
+            Err(error) => Err(container.abandon(error)),
         }
     }
+}
+
+/// An engine that could not make the sandbox: the caller's fault, a refusal, or an internal error.
+fn not_created(error: Error, chosen: bool) -> Result<Stepped> {
+    match error {
+        Error::Usage(_) | Error::State { .. } | Error::Refused(_) => Err(error),
+        Error::Config { .. } if chosen => Err(error),
+        Error::Unclean { left, .. } => {
+            let mut stepped = Stepped::fault("the sandbox could not be made, nor proved gone".to_owned());
+            stepped.evidence.cleanup = Some(Cleanup { proved: false, left, checked: Vec::new() });
+            Ok(stepped)
+        }
+        error => {
+            // `create` has proved that nothing remains, or would have said so.
+            let mut stepped = Stepped::fault(error.to_string());
+            stepped.evidence.cleanup = Some(Cleanup { proved: true, ..Cleanup::default() });
+            Ok(stepped)
+        }
+    }
+}
+
+/// What a step of the judge's own sandbox asks for; the last only where it has cores of its own.
+const CONTROLLERS: [Controller; 4] = [Controller::Memory, Controller::Pids, Controller::Cpuacct, Controller::Cpuset];
+
+fn with_cores(spec: &Spec) -> bool {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    resources.and_then(|resources| resources.cpu().as_ref()).is_some_and(|cpu| cpu.cpus().is_some())
 }
 
 impl<'a> StepPlan<'a> {
     /// A step of the judge's own sandbox.
     pub(super) fn ours(spec: Spec, stage: &Stage, limits: &Limits, stdin: Input) -> StepPlan<'a> {
         StepPlan {
+            controllers: Some(if with_cores(&spec) { &CONTROLLERS } else { &CONTROLLERS[..3] }),
             spec,
             bundle: stage.directory().to_owned(),
             limits: limits.clone(),
             stdin,
+            stdout: Output::Captured,
             artefact: None,
             chosen: false,
-            controllers: Some(&[Controller::Memory, Controller::Pids, Controller::Cpuacct]),
         }
     }
 
@@ -208,19 +291,25 @@ impl Stepped {
         if let Some((_, words)) = outcome.exec_failed.filter(|(_, words)| chosen && words.starts_with("exec")) {
             return Err(Error::Usage(words));
         }
-        let Outcome { evidence, stdout, stderr, artefact, artefact_missing, .. } = outcome;
-        Ok(Stepped { evidence, stdout, stderr, artefact, artefact_missing })
+        let Outcome { evidence, stdout, stderr, artefact, artefact_missing, ended_ns, .. } = outcome;
+        Ok(Stepped { evidence, stdout, stderr, artefact, artefact_missing, ended_ns })
     }
 
-    fn fault(message: String) -> Stepped {
-        let fault = Some(Fault { kind: FaultKind::Setup, message });
+    /// A step about which only this is known.
+    pub(super) fn only(evidence: Evidence) -> Stepped {
         Stepped {
-            evidence: Evidence { fault, ..Evidence::default() },
+            evidence,
             stdout: Vec::new(),
             stderr: Vec::new(),
             artefact: None,
             artefact_missing: None,
+            ended_ns: None,
         }
+    }
+
+    fn fault(message: String) -> Stepped {
+        let fault = Some(Fault { kind: FaultKind::Setup, message });
+        Stepped::only(Evidence { fault, ..Evidence::default() })
     }
 }
 

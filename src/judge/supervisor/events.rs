@@ -3,50 +3,98 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::poll::PollFlags;
+use nix::sys::epoll::EpollFlags;
 
-use super::super::capture::Stdin;
+use super::super::capture::{Capture, Stdin};
 use super::super::evidence::{Fault, FaultKind, ForbiddenCall, Kill, KillCause};
-use super::{DRAINING, DYING, PIDS_CHECK, PIDS_HITS, PIDS_WINDOW, Phase, Source, Watch, pressure};
-use crate::error::Result;
+use super::watch::{
+    Container, DRAINING, DYING, PIDS_CHECK, PIDS_HITS, PIDS_WINDOW, Phase, SETUP, Source, Watch, pressure,
+};
+use crate::error::{Error, Result};
 use crate::init::report::{Exec, Received, Report};
 use crate::seccomp::judge as seccomp;
 use crate::sys::{process, wait};
+use crate::worker::metrics;
 
 impl Watch<'_> {
-    pub(super) fn on(&mut self, source: Source, events: PollFlags) -> Result<()> {
+    pub(super) fn on(&mut self, source: Source, events: EpollFlags) -> Result<()> {
         match source {
+            Source::Channel => self.on_channel()?,
             Source::Line => self.on_line()?,
             Source::Init => self.init_alive = false,
             Source::Stdout => {
-                self.job.stdout.drain()?;
-                if self.job.stdout.over() {
+                if drain(&mut self.stdout)? {
                     self.kill(KillCause::Stdout);
                 }
             }
             Source::Stderr => {
-                self.job.stderr.drain()?;
-                if self.job.stderr.over() {
+                if drain(&mut self.stderr)? {
                     self.kill(KillCause::Stderr);
                 }
             }
             Source::Stdin => {
-                if let Stdin::Passed(passed) = &mut self.job.stdin {
+                if let Stdin::Passed(passed) = &mut self.stdin {
                     passed.advance();
                 }
             }
-            Source::Listener if events.contains(PollFlags::POLLIN) => self.on_forbidden_call(),
+            Source::Listener if events.contains(EpollFlags::EPOLLIN) => self.on_forbidden_call(),
             // Nobody uses the filter any more.
             Source::Listener => self.listener = None,
             Source::Pids => self.on_pids(),
-            Source::Cancel => self.kill(KillCause::Cancelled),
         }
         Ok(())
     }
 
+    /// Init is ready, or has failed; later: the line of its set-up has ended, as it should, or tells of a failure.
+    fn on_channel(&mut self) -> Result<()> {
+        match self.container.take() {
+            Some(Container::Making(pending)) => match pending.finish() {
+                Ok(created) => {
+                    let gate = created.open_gate();
+                    self.container = Some(Container::Made(created));
+                    gate?;
+                    self.phase = Phase::Starting;
+                    self.bound = Instant::now() + SETUP;
+                }
+                Err(error) => self.not_made(error),
+            },
+            Some(Container::Made(created)) => {
+                self.channel_open = false;
+                let heard = created.heard();
+                self.container = Some(Container::Made(created));
+                heard?;
+                metrics::started(self.begun.elapsed());
+            }
+            other => self.container = other,
+        }
+        Ok(())
+    }
+
+    fn not_made(&mut self, error: Error) {
+        self.container = Some(Container::Failed(error));
+        self.give_up();
+    }
+
+    /// The supervision cannot go on: what is left of the sandbox is for its release to end.
+    pub(super) fn lost(&mut self, error: &Error) {
+        self.fault(FaultKind::Setup, error.to_string());
+        self.give_up();
+    }
+
+    /// Ends without waiting for anything more.
+    fn give_up(&mut self) {
+        self.phase = Phase::Over;
+        self.init_alive = false;
+        self.close_streams();
+    }
+
+    fn close_streams(&mut self) {
+        [&mut self.stdout, &mut self.stderr].into_iter().flatten().for_each(Capture::close);
+    }
+
     fn on_line(&mut self) -> Result<()> {
         loop {
-            match self.job.line.receive()? {
+            match self.line.receive()? {
                 Received::Nothing => return Ok(()),
                 Received::Closed => {
                     self.line_open = false;
@@ -69,16 +117,16 @@ impl Watch<'_> {
                 let now = wait::monotonic_ns();
                 let at_ns = if exec.at_ns <= now && now - exec.at_ns < 5_000_000_000 { exec.at_ns } else { now };
                 let exec = Exec { at_ns, ..exec };
-                let wall = Duration::from_millis(self.job.limits.wall_time_ms + self.job.limits.extra_time_ms);
+                let wall = Duration::from_millis(self.limits.wall_time_ms + self.limits.extra_time_ms);
                 let since = Duration::from_nanos(now - at_ns);
-                self.job.meter.reset_peak();
+                self.meter.reset_peak();
                 self.exec = Some(exec);
                 self.phase = Phase::Running;
                 self.wall_bound = Some(Instant::now() + wall.saturating_sub(since));
                 self.bound = Instant::now() + wall + DYING;
                 self.pressure = Some(pressure());
-                self.cpu_check = self.job.meter.cpu_us().map(|_| Instant::now() + self.earliest(0));
-                self.pids_check = self.job.meter.pids_events().map(|_| Instant::now() + PIDS_CHECK);
+                self.cpu_check = self.meter.cpu_us().map(|_| Instant::now() + self.earliest(0));
+                self.pids_check = self.meter.pids_events().map(|_| Instant::now() + PIDS_CHECK);
             }
             Report::ExecFailed(errno, words) => {
                 self.fault(FaultKind::Exec, words.clone());
@@ -118,7 +166,7 @@ impl Watch<'_> {
     }
 
     fn on_pids(&mut self) {
-        let hits = self.job.meter.pids_limit_hits().unwrap_or(0);
+        let hits = self.meter.pids_limit_hits().unwrap_or(0);
         let (since, before) = self.pids_window;
         if hits.saturating_sub(before) >= PIDS_HITS {
             self.kill(KillCause::PidsRate);
@@ -144,18 +192,22 @@ impl Watch<'_> {
             return;
         }
         match self.phase {
+            Phase::Making => {
+                if let Some(Container::Making(pending)) = self.container.take() {
+                    let error = Error::Other("the sandbox's init does not get ready".to_owned());
+                    self.not_made(pending.abandon(error));
+                }
+            }
             Phase::Starting | Phase::Running => {
                 // Init does not answer, or the payload cannot be killed through it: end init, and all with it.
-                let _ = process::pidfd_send_signal(self.job.init, libc::SIGKILL);
+                self.end_init();
                 self.fault(FaultKind::SupervisorLost, "the sandbox's init does not answer".to_owned());
                 self.over();
             }
             Phase::Over => {
                 // What is still there now is found by the proof.
-                let _ = process::pidfd_send_signal(self.job.init, libc::SIGKILL);
-                self.init_alive = false;
-                self.job.stdout.close();
-                self.job.stderr.close();
+                self.end_init();
+                self.give_up();
             }
         }
     }
@@ -166,12 +218,11 @@ impl Watch<'_> {
         if self.phase != Phase::Running || self.evidence.kill.is_some() {
             return;
         }
-        let Some(used) = self.job.meter.cpu_us() else { return };
+        let Some(used) = self.meter.cpu_us() else { return };
         let used = used.saturating_sub(self.setup_cpu_us());
-        let limit = (self.job.limits.cpu_time_ms + self.job.limits.extra_time_ms) * 1000;
+        let limit = (self.limits.cpu_time_ms + self.limits.extra_time_ms) * 1000;
         if used > 0 {
-            self.memory_split =
-                self.job.meter.memory_split(self.since_exec_us().unwrap_or(0)).or(self.memory_split.take());
+            self.memory_split = self.meter.memory_split(self.since_exec_us().unwrap_or(0)).or(self.memory_split.take());
         }
         if used >= limit {
             return self.kill(KillCause::CpuTime);
@@ -181,20 +232,20 @@ impl Watch<'_> {
 
     /// How long what is left of the CPU time lasts at least.
     fn earliest(&self, used_us: u64) -> Duration {
-        let limit = (self.job.limits.cpu_time_ms + self.job.limits.extra_time_ms) * 1000;
+        let limit = (self.limits.cpu_time_ms + self.limits.extra_time_ms) * 1000;
         let earliest = Duration::from_micros(limit.saturating_sub(used_us) / self.processors);
         earliest.clamp(Duration::from_millis(2), Duration::from_secs(2))
     }
 
     /// Kills the payload and all it has started. The first cause stays.
-    fn kill(&mut self, cause: KillCause) {
+    pub(super) fn kill(&mut self, cause: KillCause) {
         // What was written in the last moment is read after the end, and counts all the same.
         let output = matches!(cause, KillCause::Stdout | KillCause::Stderr);
         if self.evidence.kill.is_some() || (self.phase == Phase::Over && !output) {
             return;
         }
         self.evidence.kill =
-            Some(Kill { cause, at_us: self.since_exec_us(), pids_limit_hits: self.job.meter.pids_limit_hits() });
+            Some(Kill { cause, at_us: self.since_exec_us(), pids_limit_hits: self.meter.pids_limit_hits() });
         if self.phase == Phase::Over {
             return;
         }
@@ -202,8 +253,14 @@ impl Watch<'_> {
         self.wall_bound = None;
         self.cpu_check = None;
         self.pids_check = None;
-        if self.job.line.send(&Report::Kill, None).is_err() {
-            let _ = process::pidfd_send_signal(self.job.init, libc::SIGKILL);
+        if self.line.send(&Report::Kill, None).is_err() {
+            self.end_init();
+        }
+    }
+
+    fn end_init(&self) {
+        if let Some(init) = self.init() {
+            let _ = process::pidfd_send_signal(init, libc::SIGKILL);
         }
     }
 
@@ -218,4 +275,11 @@ impl Watch<'_> {
     fn fault(&mut self, kind: FaultKind, message: String) {
         self.evidence.fault.get_or_insert(Fault { kind, message });
     }
+}
+
+/// Takes what is there; whether it has become too much.
+fn drain(capture: &mut Option<Capture>) -> Result<bool> {
+    let Some(capture) = capture else { return Ok(false) };
+    capture.drain()?;
+    Ok(capture.over())
 }
