@@ -201,6 +201,13 @@ uninstall: ## remove what install put there
 	rm -rf $(sharedir)/rustbox $(docdir)
 	rm -f $(unitdir)/rustbox-{metrics.service,recover.service,recover.timer} $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/rustbox.conf
 
+.PHONY: deb
+deb: deps-packaging man completions ## build a Debian package, and install, use and purge it in a root of its own (minutes at first)
+	command -v cargo-deb >/dev/null || cargo install --locked cargo-deb
+	rm -f $(TARGET_DIR)/debian/*.deb
+	cargo deb --locked --no-build --no-strip --target $(HOST) --output $(TARGET_DIR)/debian/
+	RUSTBOX_BIN=$(BIN) integration/packaging/deb-check $(TARGET_DIR)/debian/rustbox_*.deb
+
 .PHONY: clean
 clean: ## remove what was built
 	cargo clean
