@@ -448,7 +448,6 @@ fn a_hook_without_an_environment_has_the_path_alone() {
 
 #[test]
 fn create_container_hooks_begin_in_the_root_file_system() {
-    not_under!(Crun, "leaves them in the bundle");
     let t = Test::new();
     let dir = t.path("found");
     fs::create_dir(&dir).unwrap();
@@ -461,7 +460,6 @@ fn create_container_hooks_begin_in_the_root_file_system() {
 
 #[test]
 fn start_container_hooks_are_held_to_the_filter() {
-    not_under!(Crun, "runs them before");
     let t = Test::new();
     let profile = json!({
         "defaultAction": "SCMP_ACT_ALLOW",

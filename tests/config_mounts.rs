@@ -537,3 +537,27 @@ fn a_device_in_a_user_namespace_that_the_host_lacks_is_made_with_its_owner() {
     assert_eq!((host.uid(), host.gid()), (0, 0), "the host's node is not touched");
     t.assert_nothing_left();
 }
+
+#[test]
+fn an_idmap_option_with_mappings_maps_the_owners() {
+    not_under!(Runc, "knows no id-mapped mounts");
+    let t = Test::new();
+    let volume = t.path("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("file"), "").unwrap();
+    std::os::unix::fs::chown(volume.join("file"), Some(3), Some(4)).unwrap();
+    let bind = |option: &str| {
+        let mount = json!({"destination": "/tmp", "type": "bind", "source": volume, "options": ["bind", option]});
+        let c = t.bundle(sh("stat -c %u:%g /tmp/file").userns(700_000, 65536).mount(mount));
+        for dir in ["", "proc", "sys", "dev", "etc", "tmp"] {
+            std::os::unix::fs::lchown(c.rootfs().join(dir), Some(700_000), Some(700_000)).unwrap();
+        }
+        c.run()
+    };
+    assert_eq!(bind("idmap=uids=0-700020-10;gids=4-700100-1").ok().line(), "23:100");
+    assert_eq!(bind("idmap=uids=@0-20-10;gids=@0-1-10").ok().line(), "23:5");
+    if peer() == Peer::Rustbox {
+        bind("idmap=uids=0-1").fails().says(&["$.mounts[", "idmap=uids="]);
+    }
+    t.assert_nothing_left();
+}

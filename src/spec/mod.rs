@@ -2,6 +2,7 @@
 
 mod default;
 pub mod features;
+mod idmap_option;
 mod load;
 pub mod mount_options;
 mod normalise;

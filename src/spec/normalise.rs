@@ -7,6 +7,8 @@
 use oci_spec::runtime::{Capability, Linux, LinuxNamespace, LinuxResources, Process, Spec};
 use serde_json::Value;
 
+use super::idmap_option;
+
 /// Cleans a `config.json`.
 pub(super) fn clean_config(config: &mut Value) {
     drop_nulls(config);
@@ -110,6 +112,12 @@ pub(super) fn config(spec: &mut Spec) {
     }
     if let Some(linux) = spec.linux_mut() {
         self::linux(linux);
+    }
+    if spec.mounts().iter().flatten().any(idmap_option::is_given) {
+        let linux = spec.linux().clone();
+        for mount in spec.mounts_mut().iter_mut().flatten() {
+            idmap_option::normalise(mount, linux.as_ref());
+        }
     }
 }
 

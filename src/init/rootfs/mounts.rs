@@ -75,7 +75,8 @@ fn filesystem(
     let place = match tree.place(&planned.destination, Kind::Directory, links) {
         Err(Errno::ELOOP) if !links => {
             let name = fstype.to_string_lossy();
-            return Err(Error::Refused(format!("{name} must be mounted on ordinary directory, not by way of a link")));
+            let why = format!("`{name}` must be mounted on ordinary directory: `{object}` is a link, or behind one");
+            return Err(Error::Refused(why));
         }
         found => found.at("create mount point", &object)?,
     };

@@ -40,6 +40,9 @@ fn mount(mount: &Mount, at: &str, namespaces: &Namespaces, host: &Host) -> Resul
     if let Some(index) = words.iter().position(|word| word.contains('\0')) {
         return refuse(&format!("options[{index}]"), "has a NUL byte");
     }
+    if let Some(index) = words.iter().position(|word| word.starts_with("idmap=")) {
+        return refuse(&format!("options[{index}]"), "is not `idmap=uids=DISK-HOST-SIZE;gids=DISK-HOST-SIZE`");
+    }
     let options = MountOptions::parse(words);
     let kind = mount.typ().as_deref().unwrap_or_default();
     if kind.contains('\0') {
