@@ -66,8 +66,12 @@ test: deps-test ## run all tests; the last line sums them up
 	integration/ci/test
 
 .PHONY: crash-sweep
-crash-sweep: deps-test ## kill every command at every system call, recover, and prove nothing left (minutes)
+crash-sweep: deps-test ## kill, and let fail, every command at every system call; recover; prove nothing left (an hour)
 	RUSTBOX_CRASH_SWEEP=all cargo test --locked --test crash -- sweep --nocapture
+
+.PHONY: game-day
+game-day: deps-test build ## bring a worker into each condition of the runbooks, and out again (NAME=… for one; a minute)
+	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/game-day/run $(NAME)
 
 .PHONY: conformance
 conformance: deps-test build ## hold rustbox, runc and crun to the OCI runtime specification

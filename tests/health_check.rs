@@ -153,9 +153,11 @@ fn one_orphan_quarantines_the_worker_until_it_is_recovered() {
     let neighbour = t.bundle(
         sh("sleep 600")
             .without_namespace("pid")
-            .namespace(json!({"type": "mount", "path": format!("/proc/{init}/ns/mnt")})),
+            .namespace(json!({"type": "mount", "path": format!("/proc/{init}/ns/mnt")}))
+            .patch(json!({"root": {"path": "/", "readonly": false}, "mounts": [], "hostname": null}))
+            .patch(json!({"linux": {"maskedPaths": null, "readonlyPaths": null}})),
     );
-    let neighbour = if neighbour.create().code == 0 { Some(neighbour) } else { None };
+    neighbour.create().ok();
     for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
         let _ = fs::write(hierarchy.path().join("cgroup.procs"), orphan.to_string());
     }
@@ -171,14 +173,13 @@ fn one_orphan_quarantines_the_worker_until_it_is_recovered() {
     let found = &left["leftovers"][0];
     assert_eq!((&found["kind"], &found["owner"]), (&json!("process"), &json!(c.id)));
     assert!(found["age_s"].is_u64() && found["process"]["start_time"].is_u64(), "{found:#}");
-    let recovered = health(&t, &["--recover", "--json"]).ok().json();
-    assert_eq!((&recovered["removed"][0]["kind"], &recovered["lifted"]), (&json!("process"), &json!(true)));
+    // Its container waits for its engine, and keeps the quarantine.
+    let recovered = health(&t, &["--recover", "--json"]).code(2).json();
+    assert_eq!((&recovered["removed"][0]["kind"], &recovered["lifted"]), (&json!("process"), &json!(false)));
     assert!(!alive(orphan));
     c.delete().ok();
-    if let Some(neighbour) = neighbour {
-        neighbour.delete_force().ok();
-    }
-    health(&t, &[]).ok();
+    neighbour.delete_force().ok();
+    assert_eq!(health(&t, &["--recover", "--json"]).ok().json()["lifted"], true);
     t.assert_nothing_left();
 }
 
@@ -258,4 +259,25 @@ fn a_baseline_that_cannot_be_understood_is_told_and_taken_anew_by_a_check() {
     health(&t, &[]).ok();
     let change = history(&t).pop().unwrap();
     assert!(change["evidence"].as_str().unwrap().contains("baseline.json"), "{change:#}");
+}
+
+#[test]
+fn a_container_whose_cleanup_has_failed_keeps_the_worker_unhealthy_while_it_is_there() {
+    rustbox_only!();
+    let t = Test::new();
+    // What a hook has mounted, a hook may unmount, and then the cleanup is proved.
+    let place = t.path("bundle-0/rootfs/tmp");
+    let hooked = sh("true")
+        .hook("createRuntime", &format!("mount -t tmpfs tmpfs {}", place.display()))
+        .hook("poststop", &format!("umount {}", place.display()));
+    let c = t.bundle(hooked);
+    c.up();
+    c.wait_status("stopped");
+    let held = fs::File::open(&place).unwrap();
+    c.delete().denied().says(&["not proved: mount `tmpfs` on"]);
+    health(&t, &["--recover"]).code(1).says(&["stays unhealthy", &c.id, "whose cleanup has failed"]);
+    drop(held);
+    c.delete().ok();
+    health(&t, &[]).ok();
+    t.assert_nothing_left();
 }

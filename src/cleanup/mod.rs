@@ -131,6 +131,8 @@ pub fn release(
     {
         left.push(error.to_string());
     }
+    before_state(&directory);
+    // After the poststop hooks: what a hook has mounted, a hook may unmount.
     let mounts_gone = match mounts::below(&[directory.path(), &record.rootfs]) {
         Ok(mounts) => {
             let none = mounts.is_empty();
@@ -142,7 +144,6 @@ pub fn release(
             false
         }
     };
-    before_state(&directory);
 
     let place = directory.path().to_owned();
     let mut state_gone = false;

@@ -66,6 +66,8 @@ fn text(global: &Global, format: Format) -> Result<String> {
         active: health.live as u64,
         stopped: health.stopped as u64,
         stale: health.leftovers as u64,
+        changed: health.changed.len() as u64,
+        missing: health.degraded.len() as u64,
         cgroup: host.cgroup,
         pidfd: host.pidfd,
     };

@@ -144,8 +144,8 @@ fn usage_status(arguments: &[OsString]) -> u8 {
 /// Says an error once, on stderr and in the log, and gives the exit status that belongs to it.
 pub fn report(global: &Global, error: &Error) -> ExitCode {
     global.log().error(&error.to_string());
-    if let Some((left, orphans)) = unclean(error)
-        && let Err(error) = not_clean(&global.standing(), &left, orphans)
+    if let Some((id, left, orphans)) = unclean(error)
+        && let Err(error) = not_clean(&global.standing(), id, &left, orphans)
     {
         global.log().warn(&error.to_string());
     }
@@ -160,18 +160,18 @@ pub fn report(global: &Global, error: &Error) -> ExitCode {
 ///
 /// # Errors
 /// Where it cannot be written down.
-pub fn not_clean(standing: &Standing, left: &str, orphans: usize) -> crate::Result<()> {
-    standing.cleanup_failed(left)?;
+fn not_clean(standing: &Standing, id: &str, left: &str, orphans: usize) -> crate::Result<()> {
+    standing.cleanup_failed(id, left)?;
     if orphans > 0 {
         standing.condemn(Cause::OrphanProcess, "a process has outlived its container", left)?;
     }
     Ok(())
 }
 
-/// What an unproved cleanup has left, in words, and how many of that are processes.
-fn unclean(error: &Error) -> Option<(String, usize)> {
+/// The container of an unproved cleanup, what is left of it in words, and how many of that are processes.
+fn unclean(error: &Error) -> Option<(&str, String, usize)> {
     match error {
-        Error::Unclean { id, left, orphans } => Some((format!("`{id}`: {}", left.join("; ")), *orphans)),
+        Error::Unclean { id, left, orphans } => Some((id, left.join("; "), *orphans)),
         Error::Context { source, .. } => unclean(source),
         _ => None,
     }

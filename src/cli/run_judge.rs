@@ -47,7 +47,7 @@ pub fn account(global: &Global, standing: &Standing, healthy: bool, judged: &Jud
     let cleanup = judged.judgement.run.cleanup.as_ref();
     let counted = match cleanup {
         Some(cleanup) if !cleanup.proved => {
-            standing.cleanup_failed(&format!("`{}`: {}", judged.judgement.id, cleanup.left.join("; "))).map(drop)
+            standing.cleanup_failed(&judged.judgement.id, &cleanup.left.join("; ")).map(drop)
         }
         Some(_) if !healthy => standing.cleanup_succeeded(),
         _ => Ok(()),

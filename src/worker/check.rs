@@ -96,6 +96,14 @@ pub fn absolve(
         done.kept.push("something is left".to_owned());
         return Ok(done);
     }
+    let after = &done.recovered.after;
+    let there = after.stopped.iter().chain(&after.live).filter(|id| state.unproved.contains(*id));
+    let words =
+        there.map(|id| format!("`{id}`, whose cleanup has failed, is still there; delete it, or --recover --cleanup"));
+    done.kept = words.collect();
+    if !done.kept.is_empty() {
+        return Ok(done);
+    }
     let host = examine(&root()?, standing, &done.recovered.after, systemd_cgroup)?;
     done.kept.extend(host.exhausted());
     if !host.judges_right() {

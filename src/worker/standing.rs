@@ -3,6 +3,7 @@
 //! The files are those of [`super::store`]. A quarantine is in effect before the history says so, and lifted after; a change
 //! that a crash has kept from the history is added to it by the next one.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,9 @@ pub struct State {
     /// What the last one left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_cleanup_error: Option<String>,
+    /// Containers whose cleanup has failed and not succeeded since.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unproved: BTreeSet<String>,
 }
 
 /// One line of the history.
@@ -232,13 +236,16 @@ impl Standing {
     ///
     /// # Errors
     /// As [`Standing::quarantine`].
-    pub fn cleanup_failed(&self, left: &str) -> Result<bool> {
+    pub fn cleanup_failed(&self, id: &str, left: &str) -> Result<bool> {
+        let left = &format!("`{id}`: {left}");
         let turn = self.store.turn()?;
         let before = self.state()?;
         let failures = before.as_ref().map_or(0, |state| state.cleanup_failures).saturating_add(1);
         let enough = failures >= CLEANUP_FAILURES;
-        let counted =
-            |state: State| State { cleanup_failures: failures, last_cleanup_error: Some(left.to_owned()), ..state };
+        let counted = |mut state: State| {
+            state.unproved.insert(id.to_owned());
+            State { cleanup_failures: failures, last_cleanup_error: Some(left.to_owned()), ..state }
+        };
         match before {
             Some(state) if state.status == Status::Quarantined || !enough => {
                 self.write(&turn, &counted(state)).map(|()| false)
@@ -455,6 +462,7 @@ impl State {
             automatic: false,
             cleanup_failures: 0,
             last_cleanup_error: None,
+            unproved: BTreeSet::new(),
         }
     }
 }

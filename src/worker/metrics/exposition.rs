@@ -41,6 +41,10 @@ pub struct Now {
     pub stopped: u64,
     /// What dead commands have left.
     pub stale: u64,
+    /// Back ends that are not those of the last check that passed.
+    pub changed: u64,
+    /// Missing controls.
+    pub missing: u64,
     /// How cgroups are mounted, as a label.
     pub cgroup: &'static str,
     /// How processes are held, as a label.
@@ -59,6 +63,8 @@ impl Now {
             (&table::STALE, self.stale),
             (&table::BACKEND_CGROUP, is(self.cgroup)),
             (&table::BACKEND_PIDFD, is(self.pidfd)),
+            (&table::BACKEND_CHANGES, self.changed),
+            (&table::MISSING_CONTROLS, self.missing),
             (&table::BUILD, 1),
         ];
         gauges.into_iter().find(|(it, _)| it.name == metric.name).map_or(0, |(_, now)| now)

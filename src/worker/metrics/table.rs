@@ -274,12 +274,22 @@ pub static BACKEND_PIDFD: Metric =
     Metric::gauge("rustbox_backend_pidfd", "1 for how processes are told apart and waited for here, 0 for the rest")
         .by("mode", &["pidfd", "none"]);
 
+/// Changed back ends.
+pub static BACKEND_CHANGES: Metric = Metric::gauge(
+    "rustbox_backend_changes",
+    "Back ends that are not those with which the last check passed (`health --check`)",
+);
+
+/// Missing controls.
+pub static MISSING_CONTROLS: Metric =
+    Metric::gauge("rustbox_missing_controls", "Controls of a judged run that this host cannot give");
+
 /// The version.
 pub static BUILD: Metric = Metric::gauge("rustbox_build_info", "1, with the version of the program that answers")
     .by("version", &[env!("CARGO_PKG_VERSION")]);
 
 /// All of them, in the order of their exposition.
-pub static TABLE: [&Metric; 22] = [
+pub static TABLE: [&Metric; 24] = [
     &WORKER_HEALTH,
     &FAILURES_IN_A_ROW,
     &QUARANTINE,
@@ -301,6 +311,8 @@ pub static TABLE: [&Metric; 22] = [
     &STALE,
     &BACKEND_CGROUP,
     &BACKEND_PIDFD,
+    &BACKEND_CHANGES,
+    &MISSING_CONTROLS,
     &BUILD,
 ];
 
