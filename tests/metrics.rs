@@ -156,6 +156,68 @@ fn a_quarantine_is_counted_and_shown() {
 }
 
 #[test]
+fn failed_cleanups_are_counted_until_they_quarantine() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(sh("true"));
+    c.up();
+    c.wait_status("stopped");
+    // A mount below its root file system that is not the container's: nobody unmounts it.
+    let place = c.rootfs().join("tmp");
+    fs::create_dir_all(&place).unwrap();
+    nix::mount::mount(Some("tmpfs"), &place, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
+    for failures in [1.0, 2.0, 3.0] {
+        c.delete().denied();
+        let now = metrics(&t);
+        assert_eq!(now["rustbox_cleanup_total{outcome=\"failure\"}"], failures);
+        assert_eq!(now["rustbox_containment_violations_total"], failures);
+        assert_eq!(now["rustbox_consecutive_cleanup_failures"], failures);
+        assert_eq!(now["rustbox_stopped_containers"], 1.0);
+        let status = if failures < 3.0 { "unhealthy" } else { "quarantined" };
+        assert_eq!(now[&format!("rustbox_worker_health{{status=\"{status}\"}}")], 1.0);
+    }
+    nix::mount::umount(&place).unwrap();
+    c.delete().ok();
+    let now = metrics(&t);
+    assert_eq!(now["rustbox_quarantine_total{reason=\"cleanup_failures\"}"], 1.0);
+    assert_eq!(now["rustbox_cleanup_total{outcome=\"success\"}"], 1.0);
+    assert_eq!(now["rustbox_orphan_processes_total"], 0.0);
+    t.assert_nothing_left();
+}
+
+#[test]
+fn abuse_and_missing_controls_are_counted() {
+    rustbox_only!();
+    let t = Test::new();
+    let id = format!("rbt-{}-metrics", t.tag);
+    let bomb = "#include <unistd.h>\nint main(void) { for (;;) fork(); }";
+    t.runtime(&["run", "--language", "c", "--processes", "20", "--time", "5", "--code", bomb, &id]).code(1);
+    let now = metrics(&t);
+    assert_eq!(now["rustbox_abuse_pattern_total{pattern=\"pids_rate\"}"], 1.0);
+    assert_eq!(now["rustbox_executions_by_status{status=\"ABUSE\"}"], 1.0);
+    assert_eq!(now["rustbox_limit_violations_total{resource=\"processes\"}"], 0.0);
+
+    fs::write(t.path("zero"), "0").unwrap();
+    let hide = "unshare -m sh -c 'mount --bind zero /proc/sys/user/max_user_namespaces && exec \"$@\"' sh \"$@\"";
+    t.shell(hide, &["run", "--code", "true", &id]).code(4);
+    t.shell(hide, &["run", "--permissive", "--code", "true", &id]).ok();
+    let now = metrics(&t);
+    assert_eq!(now["rustbox_control_degraded_total{control=\"user_namespace\"}"], 1.0);
+    // What was refused has come to no verdict.
+    assert_eq!(now["rustbox_executions_total"], 2.0);
+}
+
+#[test]
+fn what_dead_commands_left_is_shown() {
+    rustbox_only!();
+    let t = Test::new();
+    fs::create_dir_all(t.root.join("emptied")).unwrap();
+    assert_eq!(metrics(&t)["rustbox_stale_objects"], 1.0);
+    t.runtime(&["health", "--recover"]).ok();
+    assert_eq!(metrics(&t)["rustbox_stale_objects"], 0.0);
+}
+
+#[test]
 fn a_hundred_commands_at_once_lose_no_count() {
     rustbox_only!();
     let t = Test::new();
@@ -353,7 +415,7 @@ fn promtool_finds_nothing_to_say() {
     let mut command = Command::new(promtool);
     command.args(["check", "metrics"]);
     if command.arg("--help").output().is_err() {
-        skip!("no promtool: make deps-prometheus unpacks one, RUSTBOX_PROMTOOL names it");
+        skip!("no promtool: make deps-test unpacks one, RUSTBOX_PROMTOOL names it");
     }
     let mut command = Command::new(command.get_program());
     command.args(["check", "metrics"]);

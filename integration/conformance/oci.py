@@ -267,7 +267,8 @@ class World:
         with open(base + ".out", "wb") as out, open(base + ".err", "wb") as err:
             child = subprocess.Popen(
                 argv, stdin=stdin, stdout=out, stderr=err, cwd=cwd or self.dir, start_new_session=True,
-                env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **(env or {})}, **options)
+                env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                     "RUSTBOX_STATE_DIR": f"{self.dir}/worker", **(env or {})}, **options)
         child.base = base
         self.children.append(child)
         return child
