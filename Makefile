@@ -73,6 +73,10 @@ crash-sweep: deps-test ## kill, and let fail, every command at every system call
 game-day: deps-test build ## bring a worker into each condition of the runbooks, and out again (NAME=… for one; a minute)
 	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/game-day/run $(NAME)
 
+.PHONY: batch-soak
+batch-soak: deps-test ## judge 2,000 mixed jobs by one batch: every verdict right, nothing left (2 minutes)
+	RUSTBOX_BATCH_JOBS=2000 cargo test --locked --test batch -- mixed --nocapture
+
 .PHONY: conformance
 conformance: deps-test build ## hold rustbox, runc and crun to the OCI runtime specification
 	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/conformance/run

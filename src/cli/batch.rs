@@ -140,6 +140,15 @@ impl Caller for Worker<'_> {
         self.reader.job(line)
     }
 
+    fn kind(&self, error: &Error) -> &'static str {
+        // The same as of a run by itself.
+        match run_judge::failure(error) {
+            2 => "invalid",
+            4 => "refused",
+            _ => "internal",
+        }
+    }
+
     fn judged(&mut self, judged: &Judged) -> Result<()> {
         let proved = run_judge::account(self.global, &self.standing, self.healthy, judged);
         self.healthy = self.healthy && proved;

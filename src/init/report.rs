@@ -107,10 +107,13 @@ impl Line {
     /// As `recvmsg(2)`, or where the record is malformed.
     pub fn receive(&self) -> Result<Received> {
         let mut bytes = vec![0u8; LENGTH + TEXT];
-        let (length, fds) = match socket::receive(self.as_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
-            Err(Errno::EAGAIN) => return Ok(Received::Nothing),
-            Err(Errno::ECONNRESET) => return Ok(Received::Closed),
-            other => other.at("read from", "the line to the judge's init")?,
+        let (length, fds) = loop {
+            match socket::receive(self.as_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+                Err(Errno::EAGAIN) => return Ok(Received::Nothing),
+                // The other end has closed with something unread, which is told once; its last words come after that.
+                Err(Errno::ECONNRESET) => {}
+                other => break other.at("read from", "the line to the judge's init")?,
+            }
         };
         match length {
             0 => Ok(Received::Closed),
@@ -244,8 +247,12 @@ mod tests {
             assert_eq!(received, report);
         }
         theirs.send(&Report::Listener, Some(theirs.as_fd())).unwrap();
+        // Init ends without having read that it is to kill.
+        ours.send(&Report::Kill, None).unwrap();
         assert!(matches!(ours.receive().unwrap(), Received::Report(Report::Listener, Some(_))));
+        theirs.send(&Report::Ended(Ended::default()), None).unwrap();
         drop(theirs);
+        assert!(matches!(ours.receive().unwrap(), Received::Report(Report::Ended(_), None)));
         assert!(matches!(ours.receive().unwrap(), Received::Closed));
     }
 }

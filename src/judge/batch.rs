@@ -45,6 +45,8 @@ pub struct Job {
 pub trait Caller {
     /// Understands a line.
     fn job(&mut self, line: &[u8]) -> Job;
+    /// The kind of an error that kept a job from a verdict: `invalid`, `refused` or `internal`.
+    fn kind(&self, error: &Error) -> &'static str;
     /// Hears of a judged run. An error ends the batch: no further job is begun.
     ///
     /// # Errors
@@ -284,11 +286,7 @@ impl Loop<'_, '_> {
     /// A line that came to no verdict.
     fn failed(&mut self, id: Option<&str>, line: u64, hash: JobHash, error: &Error) -> Result<()> {
         self.summary.errors += 1;
-        let kind = match error {
-            Error::Usage(_) | Error::Config { .. } | Error::Sys { .. } => "invalid",
-            Error::Refused(_) => "refused",
-            _ => "internal",
-        };
+        let kind = self.caller.kind(error);
         let message = error.to_string();
         let error = Reason { kind, message: &message };
         let text = json(&Failure { schema_version: SCHEMA_VERSION, id, line, error })?;

@@ -1,7 +1,9 @@
 //! The payload's cgroups, read: CPU time while it runs, all counters at the end, and the two events worth waking for.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -17,6 +19,8 @@ pub struct Meter {
     memory: Option<(Version, PathBuf)>,
     /// `memory.max_usage_in_bytes` or `memory.peak`, opened once: on v2 a reset holds for the descriptor that made it.
     peak: Option<OwnedFd>,
+    /// The peak that was forgotten.
+    before: Cell<u64>,
     pids: Option<PathBuf>,
     cpu: Option<(OwnedFd, Clock)>,
     cpu_directory: Option<(Version, PathBuf)>,
@@ -24,6 +28,8 @@ pub struct Meter {
     pids_events: Option<OwnedFd>,
 }
 
+/// A program can do something in this time.
+const LATE: Duration = Duration::from_micros(500);
 /// The limit is rounded down to a page, bytes.
 const PAGE: u64 = 4096;
 /// The largest charge that ends in an OOM kill when it is refused, bytes: 2³ pages (`PAGE_ALLOC_COSTLY_ORDER`; larger ones
@@ -73,7 +79,7 @@ impl Meter {
             let file = path.join(if *version == Version::V1 { "memory.max_usage_in_bytes" } else { "memory.peak" });
             path::open(&file, libc::O_RDWR).or_else(|_| path::open(&file, libc::O_RDONLY)).ok()
         });
-        Ok(Meter { memory, peak, pids, cpu, cpu_directory, oom_event, pids_events })
+        Ok(Meter { memory, peak, before: Cell::new(0), pids, cpu, cpu_directory, oom_event, pids_events })
     }
 
     /// CPU time used so far, µs.
@@ -96,9 +102,11 @@ impl Meter {
         self.pids_events.as_ref().map(AsFd::as_fd)
     }
 
-    /// Forgets the peak of the set-up. Where the kernel cannot (v2 before 6.12), the peak reported includes it.
-    pub fn reset_peak(&self) {
-        if let Some(peak) = &self.peak {
+    /// Forgets the peak of the set-up, so long after the exec. Where the kernel cannot (v2 before 6.12), or where it is so
+    /// late that the peak may be the program's, the peak reported includes it.
+    pub fn reset_peak(&self, after: Duration) {
+        if let Some(peak) = self.peak.as_ref().filter(|_| after < LATE) {
+            self.before.set(self.peak().unwrap_or(0));
             let _ = nix::sys::uio::pwrite(peak, b"0", 0);
         }
     }
@@ -158,7 +166,10 @@ impl Meter {
                     kills: read(&path.join("memory.oom_control")).and_then(|text| keyed(&text, "oom_kill")),
                     event_fired: self.oom_event.as_ref().map(|event| event.read().is_ok_and(|count| count > 0)),
                     failcnt: failcnt.map(|count| count + with_swap),
-                    peak_at_limit: self.peak().map(|peak| peak + LARGEST_CHARGE + PAGE > memory_limit),
+                    // The program may have been quicker than its supervisor.
+                    peak_at_limit: self
+                        .peak()
+                        .map(|peak| peak.max(self.before.get()) + LARGEST_CHARGE + PAGE > memory_limit),
                 }
             }
             Some((Version::V2, path)) => {

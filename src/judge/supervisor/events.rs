@@ -119,7 +119,7 @@ impl Watch<'_> {
                 let exec = Exec { at_ns, ..exec };
                 let wall = Duration::from_millis(self.limits.wall_time_ms + self.limits.extra_time_ms);
                 let since = Duration::from_nanos(now - at_ns);
-                self.meter.reset_peak();
+                self.meter.reset_peak(since);
                 self.exec = Some(exec);
                 self.phase = Phase::Running;
                 self.wall_bound = Some(Instant::now() + wall.saturating_sub(since));
