@@ -146,7 +146,7 @@ impl Root {
             Ok(fd) => Ok(Directory { id: id.clone(), path: place, fd }),
             Err(error) => {
                 if let Ok(dir) = path::openat(self.fd(), &temporary, libc::O_RDONLY | libc::O_DIRECTORY, 0) {
-                    remove_files(dir.as_fd());
+                    let _ = remove_files(dir.as_fd());
                 }
                 let _ = path::unlinkat(self.fd(), &temporary, libc::AT_REMOVEDIR);
                 Err(error)
@@ -306,12 +306,12 @@ impl Directory {
             .at("open", self.path.join(name.to_string_lossy().as_ref()).display())
     }
 
-    /// Removes the directory and everything in it; the record goes last.
+    /// Removes the directory and everything in it; the record goes last, and stays where something else does.
     ///
     /// # Errors
     /// As `unlinkat(2)`, naming the directory.
     pub fn remove(self, root: &Root) -> Result<()> {
-        remove_files(self.fd());
+        remove_files(self.fd()).at("remove the files of", self.path.display())?;
         let name = path::c_path(&self.id).at("name", &self.id)?;
         path::unlinkat(root.fd(), &name, libc::AT_REMOVEDIR).at("remove the state directory", self.path.display())
     }
@@ -382,8 +382,12 @@ fn write(dir: BorrowedFd<'_>, name: &std::ffi::CStr, how: i32, content: &[u8]) -
 
 /// Removes the files of a container's directory, the record last: a crash in between leaves a
 /// directory that still says what it is.
-fn remove_files(dir: BorrowedFd<'_>) {
+fn remove_files(dir: BorrowedFd<'_>) -> sys::Result<()> {
     for name in [c"gate", c"answer", c"init", c"hook", c"config.json", c"state.json.new", c"state.json"] {
-        let _ = path::unlinkat(dir, name, 0);
+        match path::unlinkat(dir, name, 0) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
     }
+    Ok(())
 }
