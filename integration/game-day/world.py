@@ -10,6 +10,7 @@ import traceback
 import blocks
 
 INSIDE = "--inside"
+SKIPPED = 77
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.join(HERE, "../..")
 CGROUPS = "/sys/fs/cgroup"
@@ -224,7 +225,7 @@ def inside(scenario):
         return 0
     except Skip as reason:
         say("skipped", reason)
-        return 0
+        return SKIPPED
     except Exception as error:
         say("FAIL", error if isinstance(error, Failed) else traceback.format_exc())
         return 1
