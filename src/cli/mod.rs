@@ -195,6 +195,12 @@ pub fn say(text: &str) -> crate::Result<()> {
 /// # Errors
 /// As [`say`].
 pub fn say_json(value: &impl serde::Serialize) -> crate::Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Error::Other(format!("print JSON: {error}")))?;
-    say(&text)
+    use std::io::Write;
+    // Written as it is made: a program's output may be large, and would be held once more.
+    let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
+    serde_json::to_writer_pretty(&mut out, value).map_err(|error| match error.io_error_kind() {
+        Some(_) => Error::io("write to", "stdout", &error.into()),
+        None => Error::Other(format!("print JSON: {error}")),
+    })?;
+    out.write_all(b"\n").and_then(|()| out.flush()).map_err(|error| Error::io("write to", "stdout", &error))
 }

@@ -1,7 +1,8 @@
 //! `rustbox run` with judge options: a submission in, a verdict out.
 
+use std::borrow::Cow;
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -110,18 +111,39 @@ fn print(args: &JudgeArgs, judged: &Judged) -> Result<()> {
     }
     if !stdout_written {
         std::io::stdout()
-            .write_all(&judged.stdout)
+            .write_all(&shown(&judged.stdout, std::io::stdout().is_terminal()))
             .and_then(|()| std::io::stdout().flush())
             .at("write to", "stdout")?;
     }
     let mut stderr = std::io::stderr().lock();
+    let terminal = stderr.is_terminal();
     let compiler = judged.judgement.compile.iter().map(|compile| &compile.step);
     let compiler = compiler.flat_map(|step| [step.stdout.as_bytes(), step.stderr.as_bytes()]);
     let program = if stderr_written { &[][..] } else { &judged.stderr[..] };
     for bytes in compiler.chain([program, judged.judgement.summary().as_bytes(), b"\n"]) {
-        stderr.write_all(bytes).at("write to", "stderr")?;
+        stderr.write_all(&shown(bytes, terminal)).at("write to", "stderr")?;
     }
     Ok(())
+}
+
+/// What a program has written, for a terminal: without the control characters that could steer it, type into it or hide
+/// what stands there. Files and pipes get every byte.
+fn shown(bytes: &[u8], terminal: bool) -> Cow<'_, [u8]> {
+    if !terminal {
+        return Cow::Borrowed(bytes);
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let harmless = |c: char| matches!(c, '\n' | '\t') || !c.is_control();
+    if matches!(text, Cow::Borrowed(_)) && text.chars().all(harmless) {
+        return Cow::Borrowed(bytes);
+    }
+    let caret = |c: char| match c {
+        c if harmless(c) => c.to_string(),
+        '\u{7f}' => "^?".to_owned(),
+        c if c < ' ' => format!("^{}", char::from(c as u8 | 0x40)),
+        _ => char::REPLACEMENT_CHARACTER.to_string(),
+    };
+    Cow::Owned(text.chars().map(caret).collect::<String>().into_bytes())
 }
 
 /// `--dry-run run …`: the capability report; nothing is run but the language's probe for its toolchain.
@@ -133,4 +155,18 @@ fn dry_run(args: &JudgeArgs, bundle: &Path) -> Result<()> {
     };
     let report = Report { toolchain, ..judging::report(namespaces, &Layout::probe()?) };
     if args.json { say_json(&report) } else { say(&report.table()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_no_control_characters_and_a_file_gets_them_all() {
+        let hostile = b"a\x1b[2J\x07\r\x00\x7f\xc2\x9b\xff\n\tb".as_slice();
+        assert_eq!(shown(hostile, false), hostile);
+        assert_eq!(String::from_utf8_lossy(&shown(hostile, true)), "a^[[2J^G^M^@^?\u{fffd}\u{fffd}\n\tb");
+        assert!(matches!(shown(b"\x9b2J", true), Cow::Owned(_)), "the escape of terminals of 8 bits");
+        assert!(matches!(shown("gr\u{fc}n\n".as_bytes(), true), Cow::Borrowed(_)));
+    }
 }

@@ -128,7 +128,7 @@ pub fn configure(template: &Value, setting: &Setting<'_>) -> Result<Spec> {
     }
     for place in setting.places {
         if !place.link() && place.outside.exists() {
-            push(&mut config["mounts"], bind(&place.outside, &place.inside, &["rbind", "ro", "nosuid", "nodev"]));
+            push(&mut config["mounts"], bind(&place.outside, &place.inside, &["rbind", "rro", "rnosuid", "rnodev"]));
         }
     }
     config["root"]["path"] = json!(setting.rootfs);
@@ -203,8 +203,9 @@ pub fn extend(config: &mut Value, env: &[String], shares: &[Share], args: Option
         push(&mut config["process"]["env"], json!(variable));
     }
     for share in shares {
-        let access = if share.writable { "rw" } else { "ro" };
-        push(&mut config["mounts"], bind(&share.outside, &share.inside, &["rbind", access, "nosuid", "nodev"]));
+        // Of the whole tree: a file system that is mounted below the directory would keep its own access.
+        let access = if share.writable { "rw" } else { "rro" };
+        push(&mut config["mounts"], bind(&share.outside, &share.inside, &["rbind", access, "rnosuid", "rnodev"]));
     }
 }
 
@@ -229,7 +230,11 @@ pub fn restrict(config: &mut Value, limits: &Limits, host: Resources) {
         ("RLIMIT_FSIZE", limits.file_size_bytes, limits.file_size_bytes),
         ("RLIMIT_NOFILE", limits.open_files, limits.open_files),
         ("RLIMIT_STACK", limits.stack_bytes, limits.stack_bytes),
-        ("RLIMIT_CORE", 0, 0),
+        // 0 would still start the host's handler where `core_pattern` is a pipe; 1 is the kernel's word for no core at all.
+        ("RLIMIT_CORE", 1, 1),
+        // The caller's may allow a program to starve the host.
+        ("RLIMIT_NICE", 0, 0),
+        ("RLIMIT_RTPRIO", 0, 0),
     ];
     let process = &mut config["process"];
     let mut rlimits: Vec<Value> = process["rlimits"].as_array().cloned().unwrap_or_default();
@@ -350,7 +355,7 @@ mod tests {
         let rlimits = config["process"]["rlimits"].as_array().unwrap();
         assert!(rlimits.iter().any(|limit| limit["type"] == "RLIMIT_NPROC"));
         let core: Vec<_> = rlimits.iter().filter(|limit| limit["type"] == "RLIMIT_CORE").collect();
-        assert_eq!((core.len(), &core[0]["hard"]), (1, &json!(0)));
+        assert_eq!((core.len(), &core[0]["hard"]), (1, &json!(1)));
         assert_eq!(config["process"]["noNewPrivileges"], true);
     }
 

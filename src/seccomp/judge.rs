@@ -36,6 +36,9 @@ const PERSONALITIES: [u32; 3] = [0, 0x0004_0000, 0xffff_ffff];
 const HOSTILE_FAMILIES: [u32; 4] =
     [libc::AF_PACKET as u32, libc::AF_KEY as u32, libc::AF_VSOCK as u32, libc::AF_XDP as u32];
 
+/// The part of socket(2)'s type that is not flags (`SOCK_TYPE_MASK` of the kernel).
+const SOCK_TYPE_MASK: u64 = 0xf;
+
 /// Both programs, ready to be attached.
 #[derive(Debug, Clone)]
 pub struct JudgeFilter {
@@ -126,17 +129,26 @@ pub fn allow_list() -> Result<Vec<Instruction>> {
 fn by_argument() -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
     let is = |index, op, value: u64| SeccompCondition::new(index, SeccompCmpArgLen::Dword, op, value);
     let family = |family: i32| is(0, SeccompCmpOp::Eq, family as u64);
+    let without = |index, flag: u64| is(index, SeccompCmpOp::MaskedEq(flag), 0);
     let rule = |conditions: Vec<std::result::Result<SeccompCondition, _>>| {
         conditions.into_iter().collect::<std::result::Result<Vec<_>, _>>().and_then(SeccompRule::new)
     };
+    let core = u64::from(libc::RLIMIT_CORE);
     let rules = || {
         let mut sockets = vec![
             rule(vec![family(libc::AF_UNIX)])?,
-            rule(vec![family(libc::AF_INET)])?,
-            rule(vec![family(libc::AF_INET6)])?,
             // getifaddrs(3) and getaddrinfo(3) list the addresses; the other netlink protocols are attack surface.
             rule(vec![family(libc::AF_NETLINK), is(2, SeccompCmpOp::Eq, libc::NETLINK_ROUTE as u64)])?,
         ];
+        // Only TCP and UDP: another protocol's name makes the kernel load its module.
+        for inet in [libc::AF_INET, libc::AF_INET6] {
+            for (kind, own) in [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)] {
+                for protocol in [0, own] {
+                    let kind = is(1, SeccompCmpOp::MaskedEq(SOCK_TYPE_MASK), kind as u64);
+                    sockets.push(rule(vec![family(inet), kind, is(2, SeccompCmpOp::Eq, protocol as u64)])?);
+                }
+            }
+        }
         // The watch notifies of these; an errno here would hide it.
         for hostile in HOSTILE_FAMILIES {
             sockets.push(rule(vec![family(hostile as i32)])?);
@@ -148,8 +160,28 @@ fn by_argument() -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
                 libc::SYS_ioctl,
                 vec![rule(vec![is(1, SeccompCmpOp::Ne, libc::TIOCSTI), is(1, SeccompCmpOp::Ne, libc::TIOCLINUX)])?],
             ),
-            // A filter of the program's own could answer before the watch does.
-            (libc::SYS_prctl, vec![rule(vec![is(0, SeccompCmpOp::Ne, libc::PR_SET_SECCOMP as u64)])?]),
+            // A filter of the program's own could answer before the watch does. A core-scheduling cookie of its own keeps
+            // everybody else from the sibling threads of its processor.
+            (
+                libc::SYS_prctl,
+                vec![rule(vec![
+                    is(0, SeccompCmpOp::Ne, libc::PR_SET_SECCOMP as u64),
+                    is(0, SeccompCmpOp::Ne, libc::PR_SCHED_CORE as u64),
+                ])?],
+            ),
+            // A limit of 0 would give a crash to the host's handler again, outside all limits (`core_pattern` as a pipe).
+            (libc::SYS_setrlimit, vec![rule(vec![is(0, SeccompCmpOp::Ne, core)])?]),
+            (
+                libc::SYS_prlimit64,
+                vec![
+                    rule(vec![is(1, SeccompCmpOp::Ne, core)])?,
+                    rule(vec![SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)])?,
+                ],
+            ),
+            // The memory cgroup does not count huge pages of the host's pool.
+            (libc::SYS_mmap, vec![rule(vec![without(3, libc::MAP_HUGETLB as u64)])?]),
+            (libc::SYS_shmget, vec![rule(vec![without(2, libc::SHM_HUGETLB as u64)])?]),
+            (libc::SYS_memfd_create, vec![rule(vec![without(1, libc::MFD_HUGETLB.into())])?]),
         ]))
     };
     rules().map_err(|error| Error::Other(format!("seccompiler: {error}")))
@@ -238,7 +270,7 @@ mod tests {
     #[test]
     fn the_rest_is_allowed_or_refused_and_never_dies() {
         let named = |list: &[c_long], nr| list.contains(&nr);
-        let conditional = [libc::SYS_socket, libc::SYS_ioctl, libc::SYS_prctl];
+        let conditional: Vec<c_long> = by_argument().expect("rules").keys().copied().collect();
         for nr in 0..600 {
             let want = if named(tables::HOSTILE, nr) || conditional.contains(&nr) {
                 continue;
@@ -290,8 +322,15 @@ mod tests {
         assert_eq!(first(libc::SYS_personality, 0x0004_0000), allow);
         assert_eq!(first(libc::SYS_personality, 0x0010_0000), notify);
         assert_eq!(first(libc::SYS_socket, 1), allow);
-        assert_eq!(first(libc::SYS_socket, 2), allow);
-        assert_eq!(first(libc::SYS_socket, 10), allow);
+        let inet = |family, kind, protocol| both(libc::SYS_socket, NATIVE, [family, kind, protocol, 0, 0, 0]);
+        for family in [2, 10] {
+            for (kind, protocol) in [(1, 0), (1, 6), (2, 0), (2, 17), (1 | 0x80800, 6), (2 | high, 0)] {
+                assert_eq!(inet(family, kind, protocol), allow, "{family} {kind:#x} {protocol}");
+            }
+            for (kind, protocol) in [(3, 1), (5, 132), (1, 132), (1, 262), (2, 136), (6, 33), (2, 6), (2, 1), (0, 0)] {
+                assert_eq!(inet(family, kind, protocol), eperm, "{family} {kind:#x} {protocol}");
+            }
+        }
         assert_eq!(first(libc::SYS_socket, 16), allow, "rtnetlink");
         assert_eq!(both(libc::SYS_socket, NATIVE, [16, 3, 12, 0, 0, 0]), eperm, "netfilter");
         assert_eq!(first(libc::SYS_socket, 17 | high), notify);
@@ -299,6 +338,20 @@ mod tests {
         assert_eq!(both(libc::SYS_ioctl, NATIVE, [0, libc::TIOCSTI | high, 0, 0, 0, 0]), eperm);
         assert_eq!(both(libc::SYS_ioctl, NATIVE, [0, libc::TCGETS, 0, 0, 0, 0]), allow);
         assert_eq!(first(libc::SYS_prctl, 22), eperm);
+        assert_eq!(first(libc::SYS_prctl, 62 | high), eperm, "PR_SCHED_CORE");
+        assert_eq!(first(libc::SYS_setrlimit, 4 | high), eperm, "RLIMIT_CORE");
+        assert_eq!(first(libc::SYS_setrlimit, 7), allow);
+        let prlimit = |resource, new| both(libc::SYS_prlimit64, NATIVE, [0, resource, new, 0, 0, 0]);
+        assert_eq!(prlimit(4, 0), allow, "a query");
+        assert_eq!(prlimit(4, 1), eperm);
+        assert_eq!(prlimit(4, high), eperm);
+        assert_eq!(prlimit(7, 1), allow);
+        assert_eq!(both(libc::SYS_mmap, NATIVE, [0, 0, 0, 0x40022, 0, 0]), eperm, "MAP_HUGETLB");
+        assert_eq!(both(libc::SYS_mmap, NATIVE, [0, 0, 0, 0x22, 0, 0]), allow);
+        assert_eq!(both(libc::SYS_memfd_create, NATIVE, [0, 4, 0, 0, 0, 0]), eperm, "MFD_HUGETLB");
+        assert_eq!(both(libc::SYS_memfd_create, NATIVE, [0, 3, 0, 0, 0, 0]), allow);
+        assert_eq!(both(libc::SYS_shmget, NATIVE, [0, 0, 0o4000, 0, 0, 0]), eperm, "SHM_HUGETLB");
+        assert_eq!(both(libc::SYS_shmget, NATIVE, [0, 0, 0o1600, 0, 0, 0]), allow);
         assert_eq!(first(libc::SYS_prctl, 15), allow);
     }
 

@@ -5,7 +5,6 @@ use libc::*;
 /// Calls newer than the C library's headers; the numbers are the same on every architecture.
 mod new {
     use libc::c_long;
-    pub(super) const CACHESTAT: c_long = 451;
     pub(super) const FCHMODAT2: c_long = 452;
     pub(super) const MAP_SHADOW_STACK: c_long = 453;
     pub(super) const FUTEX_WAKE: c_long = 454;
@@ -59,17 +58,16 @@ pub(super) const ALLOWED: &[c_long] = &[
     SYS_getdents64, SYS_getcwd, SYS_chdir, SYS_fchdir, SYS_renameat, SYS_renameat2, SYS_mkdirat, SYS_mknodat,
     SYS_linkat, SYS_symlinkat, SYS_unlinkat, SYS_readlinkat, SYS_fchmod, SYS_fchmodat, new::FCHMODAT2, SYS_fchown,
     SYS_fchownat, SYS_umask, SYS_utimensat, SYS_sendfile, SYS_splice, SYS_tee, SYS_copy_file_range, SYS_pipe2,
-    SYS_memfd_create, SYS_setxattr, SYS_lsetxattr, SYS_fsetxattr, SYS_getxattr, SYS_lgetxattr, SYS_fgetxattr,
+    SYS_setxattr, SYS_lsetxattr, SYS_fsetxattr, SYS_getxattr, SYS_lgetxattr, SYS_fgetxattr,
     SYS_listxattr, SYS_llistxattr, SYS_flistxattr, SYS_removexattr, SYS_lremovexattr, SYS_fremovexattr,
-    new::CACHESTAT,
     // waiting for events
     SYS_ppoll, SYS_pselect6, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_eventfd2,
     SYS_signalfd4, SYS_timerfd_create, SYS_timerfd_settime, SYS_timerfd_gettime, SYS_inotify_init1,
     SYS_inotify_add_watch, SYS_inotify_rm_watch,
     // memory
-    SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_brk, SYS_madvise, SYS_msync, SYS_mincore, SYS_mlock,
+    SYS_munmap, SYS_mremap, SYS_mprotect, SYS_brk, SYS_madvise, SYS_msync, SYS_mincore, SYS_mlock,
     SYS_mlock2, SYS_munlock, SYS_mlockall, SYS_munlockall, SYS_membarrier, SYS_pkey_alloc, SYS_pkey_free,
-    SYS_pkey_mprotect, SYS_shmget, SYS_shmat, SYS_shmdt, SYS_shmctl, new::MAP_SHADOW_STACK, new::MSEAL,
+    SYS_pkey_mprotect, SYS_shmat, SYS_shmdt, SYS_shmctl, new::MAP_SHADOW_STACK, new::MSEAL,
     // processes and threads
     SYS_clone, SYS_unshare, SYS_execve, SYS_execveat, SYS_exit, SYS_exit_group, SYS_wait4, SYS_waitid, SYS_getpid,
     SYS_getppid, SYS_gettid, SYS_getpgid, SYS_setpgid, SYS_getsid, SYS_setsid, SYS_set_tid_address,
@@ -85,7 +83,7 @@ pub(super) const ALLOWED: &[c_long] = &[
     // identity and limits: the kernel's own checks hold, there are no capabilities
     SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid, SYS_getresuid, SYS_getresgid, SYS_getgroups, SYS_setuid,
     SYS_setgid, SYS_setreuid, SYS_setregid, SYS_setresuid, SYS_setresgid, SYS_setgroups, SYS_setfsuid, SYS_setfsgid,
-    SYS_capget, SYS_capset, SYS_getrlimit, SYS_setrlimit, SYS_prlimit64, SYS_getrusage, SYS_uname, SYS_sysinfo,
+    SYS_capget, SYS_capset, SYS_getrlimit, SYS_getrusage, SYS_uname, SYS_sysinfo,
     SYS_times, SYS_getrandom,
     // time
     SYS_clock_gettime, SYS_clock_getres, SYS_clock_nanosleep, SYS_nanosleep, SYS_gettimeofday, SYS_getitimer,

@@ -559,3 +559,61 @@ fn a_flood_through_a_slow_reader_still_ends() {
     let verdict = run(&test, &["--json", "--stdin", "big", "--code", "cat; cat >&2 < /dev/zero & sleep 0.1; exit 0"]);
     assert_eq!(verdict.json()["evidence"]["streams"]["stdout_bytes"], 3 << 20);
 }
+
+#[test]
+fn what_is_mounted_below_a_directory_is_as_read_only_as_the_directory() {
+    rustbox_only!();
+    let test = Test::new();
+    let share = test.path("share");
+    std::fs::create_dir_all(share.join("below")).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o mode=1777 none {0}/below && cp -p /bin/sh {0}/below/sh && chmod 4755 {0}/below/sh && \
+         mknod -m 666 {0}/below/null c 1 3 && exec \"$@\"",
+        share.display()
+    );
+    let judge = |access: &str, code: &str| {
+        let dir = format!("/s={}{access}", share.display());
+        let id = fresh_id(&test);
+        test.shell(
+            &format!("exec unshare -m sh -c '{script}' sh \"$@\""),
+            &["run", "--json", "--dir", &dir, "--code", code, &id],
+        )
+    };
+    let options = "grep ' /s/below ' /proc/self/mountinfo | cut -d' ' -f6; ";
+    let out =
+        judge("", &format!("{options} echo x >/s/below/x || echo refused; echo x >/s/below/null || echo refused"));
+    assert_eq!(out.json()["stdout"], "ro,nosuid,nodev,relatime\nrefused\nrefused\n", "{out:#?}");
+    let out =
+        judge(":rw", &format!("{options} echo x >/s/below/x && echo done; echo x >/s/below/null || echo refused"));
+    assert_eq!(out.json()["stdout"], "rw,nosuid,nodev,relatime\ndone\nrefused\n", "{out:#?}");
+    assert_clean(&test);
+}
+
+#[test]
+fn the_program_sees_no_process_of_the_judge_and_no_command_line_of_it() {
+    rustbox_only!();
+    let test = Test::new();
+    let code = "cat /proc/1/cmdline /proc/1/status /proc/1/stat 2>/dev/null; ls -d /proc/[0-9]* | wc -l; ls -d /proc/1; \
+                cat /proc/$$/comm";
+    let out = test.runtime(&["run", "--json", "--code", code, &fresh_id(&test)]);
+    let verdict = out.json();
+    // The shell and ls; wc too, if it has started by then.
+    let stdout = verdict["stdout"].as_str().unwrap();
+    assert!(["2\nsh\n", "3\nsh\n"].contains(&stdout), "{verdict:#}");
+    assert_clean(&test);
+}
+
+#[test]
+fn a_crash_starts_no_handler_of_the_host() {
+    rustbox_only!();
+    let test = Test::new();
+    let code = "ulimit -c; ulimit -S -c 0 || echo kept; ulimit -c unlimited || echo kept; grep -a core /proc/self/limits; \
+                kill -SEGV $$";
+    let verdict = test.runtime(&["run", "--json", "--code", code, &fresh_id(&test)]).json();
+    let stdout = verdict["stdout"].as_str().unwrap();
+    // The kernel's fs/coredump.c: a limit of 1 is the one that a piped `core_pattern` heeds.
+    let words: Vec<&str> = stdout.lines().last().unwrap().split_whitespace().collect();
+    assert_eq!(words, ["Max", "core", "file", "size", "1", "1", "bytes"], "{verdict:#}");
+    assert_eq!(stdout.matches("kept").count(), 2, "{verdict:#}");
+    assert_clean(&test);
+}
