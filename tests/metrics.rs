@@ -186,6 +186,35 @@ fn failed_cleanups_are_counted_until_they_quarantine() {
 }
 
 #[test]
+fn a_process_that_has_left_its_containers_cgroups_is_counted() {
+    rustbox_only!();
+    let t = Test::new();
+    if t.runtime(&["health", "--json"]).ok().json()["backends"]["orphans"] == "none" {
+        skip!("this kernel numbers no mount namespaces (Linux 6.11)");
+    }
+    let c = t.bundle(sh("sleep 600 & exec sleep 601").without_namespace("pid"));
+    c.up();
+    let init = c.pid();
+    let children = || fs::read_to_string(format!("/proc/{init}/task/{init}/children")).unwrap_or_default();
+    until("a child", || children().split_whitespace().count() == 1);
+    let orphan: i32 = children().split_whitespace().next().unwrap().parse().unwrap();
+    t.remember(orphan);
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let _ = fs::write(hierarchy.path().join("cgroup.procs"), orphan.to_string());
+    }
+    c.kill("KILL").ok();
+    c.wait_status("stopped");
+    c.delete().denied();
+    let now = metrics(&t);
+    assert_eq!(now["rustbox_orphan_processes_total"], 1.0);
+    assert_eq!(now["rustbox_containment_violations_total"], 1.0);
+    assert_eq!(now["rustbox_quarantine_total{reason=\"orphan_process\"}"], 1.0);
+    t.runtime(&["health", "--recover", "--cleanup"]).ok();
+    assert_eq!(metrics(&t)["rustbox_orphan_processes_total"], 1.0);
+    t.assert_nothing_left();
+}
+
+#[test]
 fn abuse_and_missing_controls_are_counted() {
     rustbox_only!();
     let t = Test::new();

@@ -40,15 +40,16 @@ pub fn started(took: Duration) {
     observe(&table::START_LATENCY, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
 }
 
-/// Counts a release by its proof; a mount in sight of the host, or a process, that it could not end.
+/// Counts a release by its proof: what has outlived the container, and what was found outside of it.
 pub fn released(proof: &Proof) {
     add(&table::CLEANUP, if proof.clean { "success" } else { "failure" }, 1);
     observe(&table::CLEANUP_DURATION, proof.took_us);
     if !proof.processes_dead {
         orphans(proof.orphans.len().max(1) as u64);
     }
-    if !proof.mounts_gone {
-        contained_not(1);
+    let outside = proof.orphans.len() as u64 + u64::from(!proof.mounts_gone);
+    if outside > 0 {
+        contained_not(outside);
     }
 }
 

@@ -227,7 +227,7 @@ pub static ORPHANS: Metric = Metric::counter(
 pub static CONTAINMENT: Metric = Metric::counter(
     "rustbox_containment_violations_total",
     252..256,
-    "Releases that found something of the container outside of it: a mount of the host's, a process outside its cgroups",
+    "Things of a container that its release found outside of it: mounts in sight of the host, processes outside its cgroups",
 );
 
 /// Quarantines.
