@@ -131,6 +131,21 @@ fn rootfs_propagation_is_set_on_the_root_mount() {
     assert!(root.tagged("shared:"), "{root:?}");
 }
 
+#[test]
+fn an_unbindable_root_has_its_masked_and_readonly_paths() {
+    not_under!(Runc, "makes the host's root unbindable before it binds the rootfs");
+    for propagation in ["unbindable", "runbindable"] {
+        let script = "cat /etc/group; (echo x > /etc/passwd) 2>/dev/null || echo refused; (echo x > /proc/sys/kernel/panic) 2>/dev/null || echo refused; \
+                      echo x > /etc/new; grep -c unbindable /proc/self/mountinfo";
+        let spec = sh(script).writable().patch(json!({"linux": {
+            "rootfsPropagation": propagation, "readonlyPaths": ["/etc/passwd", "/proc/sys"], "maskedPaths": ["/etc/group"]}}));
+        let out = output_of(spec);
+        let unbindable = out.strip_prefix("refused\nrefused\n").unwrap_or_else(|| panic!("{propagation}: {out}"));
+        let unbindable: u32 = unbindable.parse().unwrap();
+        assert!(if propagation == "unbindable" { unbindable == 1 } else { unbindable > 5 }, "{propagation}: {out}");
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // mount options
 

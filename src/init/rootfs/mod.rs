@@ -5,8 +5,8 @@
 //!
 //! 1. [`Rootfs::mount`]: propagation, the root bound onto itself, `mounts` in their order, devices, links of `/dev`;
 //! 2. [`Rootfs::enter`]: `pivot_root(2)`, or what replaces it;
-//! 3. [`Rootfs::finish`]: final propagation, `/dev/console`, read-only mounts, masked and read-only paths, the
-//!    read-only root.
+//! 3. [`Rootfs::finish`]: final propagation (an unbindable one at the very end), `/dev/console`, read-only mounts, masked
+//!    and read-only paths, the read-only root.
 //!
 //! No path inside the root is ever handed to the kernel as a string from `/`: it is resolved by
 //! `openat2(RESOLVE_IN_ROOT)` to a handle, and the handle is what is mounted on. Filesystems are made by `mount(2)`
@@ -343,8 +343,9 @@ impl Rootfs {
     /// Of the first step that fails; [`Rootfs::enter`] must have succeeded.
     pub fn finish(&mut self, console: Option<BorrowedFd<'_>>) -> Result<()> {
         let mut tree = self.tree.take().ok_or_else(unmounted)?;
-        if self.context.new_mount_ns {
-            self.plan.propagation.end()?;
+        let propagation = self.plan.propagation;
+        if self.context.new_mount_ns && propagation.shares() {
+            propagation.end()?;
         }
         if let Some(console) = console {
             console::bind(&mut tree, console)?;
@@ -366,6 +367,10 @@ impl Rootfs {
         }
         if self.plan.readonly && self.context.new_mount_ns {
             mounts::make_readonly(&tree.root, "/")?;
+        }
+        // Only now: nothing of an unbindable tree can be bound onto itself to be read-only or a mask.
+        if self.context.new_mount_ns && !propagation.shares() {
+            propagation.end()?;
         }
         Ok(())
     }

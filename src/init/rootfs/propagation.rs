@@ -28,7 +28,7 @@ impl Propagation {
         let (initial, last) = match word.unwrap_or_default() {
             "" | "slave" | "rslave" => (MS_SLAVE | MS_REC, None),
             "private" | "rprivate" => (MS_PRIVATE | MS_REC, None),
-            // An unbindable tree could not be bound onto itself, so it becomes so at the end.
+            // Nothing of an unbindable tree can be bound, so it becomes so at the end.
             "unbindable" => (MS_PRIVATE | MS_REC, Some(MS_UNBINDABLE)),
             "runbindable" => (MS_PRIVATE | MS_REC, Some(MS_UNBINDABLE | MS_REC)),
             "shared" => (MS_SHARED, Some(MS_SHARED)),
