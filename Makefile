@@ -77,6 +77,10 @@ game-day: deps-test build ## bring a worker into each condition of the runbooks,
 batch-soak: deps-test ## judge 2,000 mixed jobs by one batch: every verdict right, nothing left (2 minutes)
 	RUSTBOX_BATCH_JOBS=2000 cargo test --locked --test batch -- mixed --nocapture
 
+.PHONY: differential
+differential: deps-test ## hold 320 configurations by rustbox against crun and libcontainer (minutes)
+	RUSTBOX_DIFFERENTIAL=320 cargo test --locked --test differential -- --nocapture
+
 .PHONY: conformance
 conformance: deps-test build ## hold rustbox, runc and crun to the OCI runtime specification
 	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/conformance/run
@@ -114,13 +118,13 @@ integration: integration-podman integration-containerd integration-docker integr
 integration-podman: build ## podman, as root and rootless
 	@integration/ci/need podman:podman runc:runc catatonit:catatonit /var/lib/dpkg/info/busybox-static.list:busybox-static \
 		/usr/lib/cni/bridge:containernetworking-plugins newuidmap:uidmap fuse-overlayfs:fuse-overlayfs ip:iproute2 criu:criu
-	RUSTBOX_BIN=$(BIN) integration/engines/podman
+	RUSTBOX_CRIU=$$(integration/ci/criu $(abspath $(TARGET_DIR))/criu) RUSTBOX_BIN=$(BIN) integration/engines/podman
 
 .PHONY: integration-containerd
 integration-containerd: build ## containerd, by ctr and by CRI
 	@integration/ci/need containerd:containerd runc:runc /var/lib/dpkg/info/busybox-static.list:busybox-static \
 		/usr/lib/cni/bridge:containernetworking-plugins ip:iproute2 criu:criu $(PYTHON_MODULES)/grpc:python3-grpcio
-	RUSTBOX_BIN=$(BIN) integration/engines/containerd
+	RUSTBOX_CRIU=$$(integration/ci/criu $(abspath $(TARGET_DIR))/criu) RUSTBOX_BIN=$(BIN) integration/engines/containerd
 
 .PHONY: integration-docker
 integration-docker: build ## Docker

@@ -32,6 +32,10 @@ CGROUP_ROOT = "/sys/fs/cgroup"
 COMMAND_SECONDS = 40
 CHECK_SECONDS = 90
 
+# A CRIU that knows this kernel (integration/ci/criu), for whoever looks for one.
+if os.environ.get("RUSTBOX_CRIU"):
+    os.environ["PATH"] = os.path.dirname(os.environ["RUSTBOX_CRIU"]) + os.pathsep + os.environ["PATH"]
+
 
 class Failed(Exception):
     """A check's finding: the runtime or the engine did something else than expected."""
@@ -242,10 +246,11 @@ class Checks:
         self.all = []
 
     def __call__(self, name, *seconds):
-        """`seconds`: how long it may take, if longer than usual."""
+        """`seconds`: how long it may take, if longer than usual. `CHECKS` in the environment is a part of the names to take."""
 
         def declare(function):
-            self.all.append((name, function, *seconds))
+            if os.environ.get("CHECKS", "") in name:
+                self.all.append((name, function, *seconds))
             return function
 
         return declare

@@ -35,7 +35,7 @@ class Podman:
             "CONTAINERS_CONF": config,
             "HOME": self.work,
             "XDG_RUNTIME_DIR": self.run,
-            "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "PATH": os.environ["PATH"],
             "TERM": "xterm",
         }
         self.prefix = ["env", "-i", *[f"{key}={value}" for key, value in environment.items()]]

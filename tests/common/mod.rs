@@ -296,6 +296,11 @@ impl Running {
         self.child.id() as i32
     }
 
+    /// The file that the command's standard output, and that of what it leaves behind, goes to.
+    pub fn stdout_path(&self) -> PathBuf {
+        self.stdout.clone()
+    }
+
     pub fn signal(&self, signal: i32) {
         let signal = nix::sys::signal::Signal::try_from(signal).unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
