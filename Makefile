@@ -145,11 +145,17 @@ integration-prometheus: build ## Prometheus scrapes a worker (half a minute)
 	RUSTBOX_BIN=$(BIN) RUSTBOX_PROMTOOL=$(abspath $(TARGET_DIR))/prometheus/usr/bin/promtool integration/prometheus/check
 	RUSTBOX_BIN=$(BIN) RUSTBOX_PROMETHEUS=$(abspath $(TARGET_DIR))/prometheus/usr/bin/prometheus integration/prometheus/scrape
 
+.PHONY: integration-kubernetes
+integration-kubernetes: build ## Kubernetes over containerd, built from Debian's source (half an hour the first time)
+	@integration/ci/need go:golang-go dpkg-source:dpkg-dev etcd:etcd-server openssl:openssl containerd:containerd runc:runc \
+		/var/lib/dpkg/info/busybox-static.list:busybox-static /usr/lib/cni/bridge:containernetworking-plugins ip:iproute2
+	RUSTBOX_BIN=$(BIN) integration/engines/kubernetes "$$(integration/ci/kubernetes $(abspath $(TARGET_DIR))/kubernetes)"
+
 .PHONY: lint
 lint: deps ## check formatting, clippy, and (if installed) cargo-deny and shellcheck
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	if command -v shellcheck >/dev/null; then shellcheck .ci/run integration/ci/{need,rust,test,unpack} integration/peers/fetch; fi
+	if command -v shellcheck >/dev/null; then shellcheck .ci/run integration/ci/{kubernetes,need,rust,test,unpack} integration/peers/fetch; fi
 	if command -v cargo-deny >/dev/null; then cargo deny --locked check; else echo "cargo-deny: not installed, see make deny"; fi
 
 .PHONY: deny
