@@ -459,6 +459,7 @@ def main(engine, parents, test, seconds=900):
         ["unshare", *namespaces, sys.executable, os.path.abspath(sys.argv[0]), *sys.argv[1:]],
         env={**os.environ, INSIDE: work, "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL,
+        cwd=work,  # some engines leave files where they are
     )
     status = 1
     try:
