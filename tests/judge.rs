@@ -8,6 +8,8 @@ mod interface;
 mod programs;
 #[path = "judge/replay.rs"]
 mod replay;
+#[path = "judge/suite.rs"]
+mod suite;
 #[path = "judge/verdicts.rs"]
 mod verdicts;
 

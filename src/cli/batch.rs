@@ -76,7 +76,7 @@ fn run(global: &Global, args: &Args) -> Result<u8> {
     let cancel = run_judge::cancellation()?;
     let root = global.open_root()?;
     let cores = args.cpus.map(|each| Cores::lease(root.path(), each, slots, args.exclusive_cores)).transpose()?;
-    let judge = Judge::new(&root, global.systemd_cgroup())?;
+    let judge = Judge::new(&root, global.systemd_cgroup())?.with_cache(global.cache_directory());
     let stdout = std::io::stdout().as_fd().try_clone_to_owned().at("take", "stdout")?;
     let batch = Batch { slots, lines, results: Results::new(stdout, false), journal, cores, cancel: &cancel };
     let mut caller = Worker { reader: Reader::new(args.permissive), global, standing, healthy, bar: bar(args, size) };

@@ -118,6 +118,11 @@ impl Global {
         }
     }
 
+    /// Where compiled programs are kept.
+    pub fn cache_directory(&self) -> PathBuf {
+        self.standing().directory().join("compiled")
+    }
+
     /// Whether the runtime lacks privilege on the host.
     pub fn rootless(&self) -> bool {
         match self.rootless {

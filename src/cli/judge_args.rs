@@ -76,6 +76,9 @@ pub struct JudgeArgs {
     /// Run without controls that this host cannot give, and say so in the verdict
     #[arg(long)]
     pub permissive: bool,
+    /// Compile anew, even where the same source was compiled before
+    #[arg(long)]
+    no_cache: bool,
     /// Judge this program of the host
     #[arg(last = true, value_name = "ARGV")]
     argv: Vec<String>,
@@ -93,13 +96,17 @@ impl JudgeArgs {
             }
             return Ok(true);
         }
-        let files = [&self.stdin, &self.stdout, &self.stderr].into_iter().any(Option::is_some);
-        let other = self.language.is_some() || self.json || self.permissive || files;
+        let other = self.language.is_some() || self.json || self.permissive || self.no_cache || self.names_streams();
         if other || !self.limits().is_empty() || !self.env.is_empty() || !self.dir.is_empty() {
             let words = "judge options need something to judge: `--code`, `--source`, `--judge` or `-- ARGV`";
             return Err(Error::Usage(words.to_owned()));
         }
         Ok(false)
+    }
+
+    /// Whether a standard stream was named.
+    pub fn names_streams(&self) -> bool {
+        [&self.stdin, &self.stdout, &self.stderr].into_iter().any(Option::is_some)
     }
 
     /// The limits that were named.
@@ -137,6 +144,7 @@ impl JudgeArgs {
             stdin: self.input()?,
             permissive: self.permissive,
             cpus: None,
+            no_cache: self.no_cache,
         })
     }
 

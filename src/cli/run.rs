@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::cli::create::BundleArgs;
 use crate::cli::judge_args::JudgeArgs;
+use crate::cli::test_args::TestArgs;
 use crate::cli::{Global, report, run_judge};
 use crate::container::console;
 use crate::container::options::Options;
@@ -30,6 +31,9 @@ pub struct Args {
     /// Options of the judge.
     #[command(flatten)]
     pub judge: JudgeArgs,
+    /// Options for many tests.
+    #[command(flatten)]
+    pub tests: TestArgs,
 }
 
 /// Runs `run`.
@@ -45,8 +49,12 @@ pub fn main(global: &Global, args: Args) -> ExitCode {
             let words = "a judged run knows no --detach, --keep, --pid-file, --console-socket and --config".to_owned();
             return report(global, &Error::Usage(words));
         }
-        Ok(true) => return run_judge::main(global, &args.judge, &args.bundle.bundle, args.id.as_deref()),
-        Ok(false) => {}
+        Ok(true) => return run_judge::main(global, &args.judge, &args.tests, &args.bundle.bundle, args.id.as_deref()),
+        Ok(false) => match args.tests.asked() {
+            Ok(false) => {}
+            Ok(true) => return report(global, &Error::Usage("`--tests` needs `--source` or `--code`".to_owned())),
+            Err(error) => return report(global, &error),
+        },
         Err(error) => return report(global, &error),
     }
     match container(global, &args) {

@@ -12,7 +12,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::cgroup::Layout;
 use crate::cli::judge_args::JudgeArgs;
-use crate::cli::{Global, say, say_json};
+use crate::cli::test_args::TestArgs;
+use crate::cli::{Global, run_tests, say, say_json};
 use crate::container::namespaces::Namespaces;
 use crate::error::{At, Error, Result};
 use crate::judge::capability::Report;
@@ -23,8 +24,12 @@ use crate::worker::standing::Standing;
 
 /// Judges, prints, and gives the exit status: 0 OK, 1 another verdict about the program, 2 usage or invalid input, 3 an
 /// internal error, 4 refused.
-pub fn main(global: &Global, args: &JudgeArgs, bundle: &Path, id: Option<&str>) -> ExitCode {
-    let status = if global.dry_run { dry_run(args, bundle).map(|()| 0) } else { run(global, args, bundle, id) };
+pub fn main(global: &Global, args: &JudgeArgs, tests: &TestArgs, bundle: &Path, id: Option<&str>) -> ExitCode {
+    let status = tests.asked().and_then(|many| match many {
+        _ if global.dry_run => dry_run(args, bundle).map(|()| 0),
+        true => run_tests::run(global, args, tests, id),
+        false => run(global, args, bundle, id),
+    });
     ExitCode::from(match status {
         Ok(status) => u8::try_from(status).unwrap_or(3),
         Err(error) => {
@@ -85,7 +90,8 @@ fn judge(global: &Global, args: &JudgeArgs, bundle: &Path, id: Option<&str>) -> 
     let cancel = cancellation()?;
     let root = global.open_root()?;
     let request = Request { id: id.map_or_else(judging::fresh_id, str::to_owned), ..request };
-    Judge::new(&root, global.systemd_cgroup())?.judge(request, Some(cancel.as_fd()))
+    let judge = Judge::new(&root, global.systemd_cgroup())?.with_cache(global.cache_directory());
+    judge.judge(request, Some(cancel.as_fd()))
 }
 
 /// SIGINT, SIGTERM and SIGHUP as a descriptor.
@@ -151,7 +157,7 @@ fn dry_run(args: &JudgeArgs, bundle: &Path) -> Result<()> {
     let (namespaces, toolchain) = match args.subject(bundle)? {
         Subject::Bundle(bundle) => (Some(Namespaces::plan(&bundle.spec).new), None),
         Subject::Source { language, .. } => (None, Some(toolchain::probe(&language))),
-        Subject::Program(_) => (None, None),
+        _ => (None, None),
     };
     let report = Report { toolchain, ..judging::report(namespaces, &Layout::probe()?) };
     if args.json { say_json(&report) } else { say(&report.table()) }

@@ -49,6 +49,8 @@ pub struct Checked {
     pub exit_code: Option<i32>,
     /// The points it gave; `null` where it gave none.
     pub points: Option<f64>,
+    /// Of an interactor: it ended before the program did. `null` for a checker, which runs afterwards.
+    pub ended_first: Option<bool>,
 }
 
 /// What a checker can say.
@@ -269,6 +271,9 @@ pub struct Streams {
     pub stdout_bytes: Option<u64>,
     /// Bytes written to stderr.
     pub stderr_bytes: Option<u64>,
+    /// stdin and stdout were another sandbox's, and were not counted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub joined: bool,
 }
 
 /// A call that the judge's filter handed to the supervisor instead of the kernel.

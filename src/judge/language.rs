@@ -41,6 +41,15 @@ pub struct Base {
     pub paths: Vec<PathBuf>,
     /// Inodes of the work directory and of /tmp, each.
     pub inodes: u64,
+    /// The greatest size of the cache of compiled programs, bytes.
+    #[serde(default, deserialize_with = "super::limits::size")]
+    pub cache: u64,
+    /// Files that change whenever packages of the host do: with them what was compiled earlier is no longer used.
+    #[serde(default)]
+    pub packages: Vec<PathBuf>,
+    /// Limits of the jury's programs, checkers and interactors.
+    #[serde(default)]
+    pub jury: LimitSource,
     /// `base.json`.
     #[serde(skip)]
     pub config: Value,

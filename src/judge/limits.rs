@@ -272,6 +272,11 @@ fn parse_count(text: &str) -> Result<u64, String> {
     text.trim().parse().map_err(|_| format!("`{text}` is not a whole number"))
 }
 
+/// A size as people write it, for a setting that is no limit of a run.
+pub(super) fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    de::size(deserializer).map(Option::unwrap_or_default)
+}
+
 /// `language.toml` writes limits as the command line does; plain numbers are accepted too.
 mod de {
     use serde::{Deserialize, Deserializer, de::Error};

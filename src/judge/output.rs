@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::{Cleanup, Evidence, WaitStatus};
+use super::evidence::{Checked, Cleanup, Evidence, Fault, FaultKind, WaitStatus};
 use super::limits::Limits;
-use super::verdict::{Status, Verdict};
+use super::verdict::{Status, Verdict, classify};
 
 /// The version of the object's layout.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -133,6 +133,25 @@ impl Step {
 }
 
 impl Judgement {
+    /// Adds what a checker said, and judges again.
+    pub fn rule(&mut self, checked: Checked) {
+        self.run.evidence.checker = Some(checked);
+        self.judge_again();
+    }
+
+    /// The checker was cancelled, so that nothing is known of the output.
+    pub fn cancelled(&mut self) {
+        self.run.evidence.fault =
+            Some(Fault { kind: FaultKind::Cancelled, message: "the checker was cancelled".to_owned() });
+        self.judge_again();
+    }
+
+    fn judge_again(&mut self) {
+        let verdict = classify(&self.run.evidence, &self.run.limits);
+        (self.run.status, self.run.cause, self.run.actor) = (verdict.status, verdict.cause, verdict.actor);
+        (self.provisional, self.detail) = (verdict.provisional, verdict.detail);
+    }
+
     /// The summary for a person: the verdict and why, then the figures.
     pub fn summary(&self) -> String {
         let run = &self.run;

@@ -5,7 +5,9 @@
 //! verdict. Whoever drives it ([`Jobs`]) drives any number of them. What all runs of a process have in common is found out
 //! once, by [`Judge::new`].
 
+mod interact;
 mod jobs;
+mod prepared;
 mod request;
 mod step;
 mod subject;
@@ -18,6 +20,7 @@ use std::rc::Rc;
 use oci_spec::runtime::Spec;
 use serde_json::Value;
 
+use super::cache::Cache;
 use super::capability::{self, Report, Wanted};
 use super::evidence::Cleanup;
 use super::language::{Base, Language, Library};
@@ -26,7 +29,7 @@ use super::limits::{LimitSource, Limits};
 use super::output::{Controls, Judgement, SCHEMA_VERSION, Step};
 use super::sandbox::{self, Place, Setting, Share};
 use super::stage::Stage;
-use super::toolchain;
+use super::toolchain::{self, Found};
 use super::verdict::{Verdict, classify};
 use crate::cgroup::Layout;
 use crate::container::namespaces::Namespaces;
@@ -35,6 +38,7 @@ use crate::error::{At, Error, Result};
 use crate::seccomp::judge::JudgeFilter;
 use crate::worker::metrics;
 pub use jobs::{Event, JobKey, Jobs, to_the_end};
+pub use prepared::{BoxFile, Content, Prepared};
 pub use request::{Input, Judged, Request, Subject, read_source};
 pub use step::{Begun, Output, Stepped};
 
@@ -74,7 +78,8 @@ pub struct Judge<'a> {
     /// Whether the runs are counted; a canary is nobody's submission.
     counted: bool,
     /// Where the toolchain of each language is that was asked for: finding it may run a program.
-    toolchains: RefCell<HashMap<String, Rc<[Place]>>>,
+    toolchains: RefCell<HashMap<String, Rc<Found>>>,
+    cache: Option<Cache>,
 }
 
 impl<'a> Judge<'a> {
@@ -87,8 +92,17 @@ impl<'a> Judge<'a> {
         let report = report(None, &layout);
         let filter = if report.missing.contains(&"seccomp") { None } else { Some(JudgeFilter::new()?) };
         let base = Library::find().base()?;
-        let toolchains = RefCell::default();
-        Ok(Judge { root, systemd_cgroup, layout, report: Rc::new(report), base, filter, counted: true, toolchains })
+        Ok(Judge {
+            root,
+            systemd_cgroup,
+            layout,
+            report: Rc::new(report),
+            base,
+            filter,
+            counted: true,
+            toolchains: RefCell::default(),
+            cache: None,
+        })
     }
 
     /// The same, and counts no run: for canaries, which are nobody's submissions.
@@ -97,19 +111,25 @@ impl<'a> Judge<'a> {
         Judge { counted: false, ..self }
     }
 
+    /// With a cache of compiled programs in this directory.
+    #[must_use]
+    pub fn with_cache(self, directory: std::path::PathBuf) -> Judge<'a> {
+        Judge { cache: Some(Cache::new(directory, self.base.cache)), ..self }
+    }
+
     /// The judge's own sandbox.
     pub fn base(&self) -> &Base {
         &self.base
     }
 
     /// Where a language's toolchain is.
-    fn toolchain(&self, language: &Language) -> Result<Rc<[Place]>> {
-        if let Some(places) = self.toolchains.borrow().get(&language.name) {
-            return Ok(Rc::clone(places));
+    fn toolchain(&self, language: &Language) -> Result<Rc<Found>> {
+        if let Some(found) = self.toolchains.borrow().get(&language.name) {
+            return Ok(Rc::clone(found));
         }
-        let places: Rc<[Place]> = toolchain::find(language)?.places.into();
-        self.toolchains.borrow_mut().insert(language.name.clone(), Rc::clone(&places));
-        Ok(places)
+        let found = Rc::new(toolchain::find(language)?);
+        self.toolchains.borrow_mut().insert(language.name.clone(), Rc::clone(&found));
+        Ok(found)
     }
 
     /// What the host can do for a subject.
@@ -152,8 +172,14 @@ pub struct Run<'a> {
     shares: Vec<Share>,
     stdin: Option<Input>,
     cpus: Option<String>,
+    /// Whether a program that was compiled earlier will do.
+    cached: bool,
     report: Rc<Report>,
     lease: Option<Lease>,
+    /// It is part of many, and whoever asked for those counts it.
+    uncounted: bool,
+    /// The interactor's.
+    partner: Option<Lease>,
     /// Something of a step's sandbox may be left.
     unproved: bool,
 }
@@ -181,17 +207,24 @@ impl<'a> Run<'a> {
         for share in &request.shares {
             std::fs::metadata(&share.outside).at("stat", share.outside.display())?;
         }
+        let part = |subject: &Subject| {
+            matches!(subject, Subject::Compile { .. } | Subject::Prepared(_) | Subject::Interactive { .. })
+        };
+        let uncounted = part(&request.subject);
         Ok(Run {
             judge,
             id: request.id,
+            uncounted,
             state: subject::State::Fresh(request.subject),
             given: request.limits,
             env: request.env,
             shares: request.shares,
             stdin: Some(request.stdin),
             cpus: request.cpus,
+            cached: !request.no_cache,
             report,
             lease: None,
+            partner: None,
             unproved: false,
         })
     }
@@ -217,13 +250,19 @@ impl<'a> Run<'a> {
 
     /// Leases host ids.
     fn lease(&mut self) -> Result<()> {
+        if self.lease.is_none() {
+            self.lease = Some(self.take_lease(&self.id)?);
+        }
+        Ok(())
+    }
+
+    fn take_lease(&self, id: &str) -> Result<Lease> {
         let root = self.judge.root.path().to_owned();
         // Who cannot be asked counts as alive.
         let alive = |owner: &lease::Owner| {
             owner.lives().unwrap_or(true) || root.join(&owner.id).exists() || Stage::place(&root, &owner.id).exists()
         };
-        self.lease = Some(Lease::take(self.judge.root.path(), &self.id, alive)?);
-        Ok(())
+        Lease::take(self.judge.root.path(), id, alive)
     }
 
     fn stage(&self, extra: &[Place]) -> Result<Stage> {
@@ -297,7 +336,7 @@ impl<'a> Run<'a> {
 
     fn finish(
         &self,
-        language: Option<&Language>,
+        language: Option<String>,
         mut stepped: Stepped,
         limits: Limits,
         compiled: Option<subject::CompileStep>,
@@ -310,7 +349,7 @@ impl<'a> Run<'a> {
             judgement: Judgement {
                 schema_version: SCHEMA_VERSION,
                 id: self.id.clone(),
-                language: language.map(|language| language.name.clone()),
+                language,
                 run,
                 compile: compile_step,
                 provisional: verdict.provisional,
@@ -318,12 +357,13 @@ impl<'a> Run<'a> {
             },
             stdout: stepped.stdout,
             stderr: stepped.stderr,
+            prepared: None,
         }
     }
 
     /// Counts its verdict, where that is of a submission.
     fn count(&self, judged: &Judged) {
-        if self.judge.counted {
+        if self.judge.counted && !self.uncounted {
             metrics::judged(&judged.judgement);
         }
     }
@@ -337,7 +377,7 @@ impl<'a> Run<'a> {
             // Whoever had the ids next could meet what is left; recovery gives them back once that is gone.
             return Ok(());
         }
-        self.lease.map_or(Ok(()), Lease::release)
+        [self.lease, self.partner].into_iter().flatten().try_for_each(Lease::release)
     }
 }
 

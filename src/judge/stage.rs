@@ -120,9 +120,24 @@ impl Stage {
     /// # Errors
     /// What the file system answers.
     pub fn put_into_box(&self, name: &str, content: &[u8], executable: bool) -> Result<()> {
+        use std::io::Write;
+        self.new_in_box(name, executable)?.write_all(content).at("write", name)
+    }
+
+    /// Puts a copy of a file into `/box`.
+    ///
+    /// # Errors
+    /// What the file system answers.
+    pub fn copy_into_box(&self, name: &str, from: &Path, executable: bool) -> Result<()> {
+        let mut file = std::fs::File::open(from).at("open", from.display())?;
+        let mut copy = self.new_in_box(name, executable)?;
+        std::io::copy(&mut file, &mut copy).at("copy", from.display()).map(drop)
+    }
+
+    fn new_in_box(&self, name: &str, executable: bool) -> Result<std::fs::File> {
         self.boxed.set(true);
         let directory = if self.private { self.rootfs.join("box") } else { self.directory.clone() };
-        put(&directory.join(name), content, if executable { 0o555 } else { 0o444 })
+        new_file(&directory.join(name), if executable { 0o555 } else { 0o444 })
     }
 
     /// Removes the stage of a sandbox whose supervisor died: for `delete`, which knows only the id.
@@ -229,9 +244,11 @@ fn make_directory(path: &Path) -> Result<()> {
 
 fn put(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     use std::io::Write;
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path).at("make", path.display())?;
-    file.write_all(content).at("write", path.display())
+    new_file(path, mode)?.write_all(content).at("write", path.display())
+}
+
+fn new_file(path: &Path, mode: u32) -> Result<std::fs::File> {
+    std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path).at("make", path.display())
 }
 
 /// Whether programs on this file system may be executed at all (`/run` often forbids it).

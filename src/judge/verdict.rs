@@ -16,6 +16,8 @@
 //! | 11 | non-zero exit | RE |
 //! | 12 | otherwise | OK |
 //! | 13 | OK, and a checker says otherwise | WA PE; IE where the checker failed |
+//! |    | with an interactor: it ended first, so that the program's RE, SIG or wall TLE is its doing | what it says |
+//! |    | with an interactor: both wait for the other, until the wall time is over | TLE (idle) |
 
 use serde::{Deserialize, Serialize};
 
@@ -57,8 +59,12 @@ impl Verdict {
 pub fn classify(evidence: &Evidence, limits: &Limits) -> Verdict {
     match internal_error(evidence) {
         None => match (judged(evidence, limits), &evidence.checker) {
-            (verdict, Some(checked)) if verdict.status == Status::Ok => ruled(verdict, checked),
-            (verdict, _) => verdict,
+            (verdict, None) => verdict,
+            (verdict, Some(checked)) => match checked.ended_first {
+                Some(first) => conversed(verdict, checked, first, evidence.payload.wait_status),
+                None if verdict.status == Status::Ok => ruled(verdict, checked),
+                None => verdict,
+            },
         },
         Some(mut error) => {
             // Kept only when there is something to judge; never itself an internal error of rule 0.
@@ -112,7 +118,7 @@ fn missing(e: &Evidence) -> Option<&'static str> {
     if e.payload.wall_us.is_none() {
         return Some("the wall time");
     }
-    if e.streams.stdout_bytes.is_none() || e.streams.stderr_bytes.is_none() {
+    if (e.streams.stdout_bytes.is_none() && !e.streams.joined) || e.streams.stderr_bytes.is_none() {
         return Some("the size of the output");
     }
     if cpu_us(e).is_none() || (enforced("cpuacct") && e.cgroup.cpu_us.is_none()) {
@@ -263,6 +269,22 @@ fn ruled(verdict: Verdict, checked: &Checked) -> Verdict {
     let actor = if status == Status::Ie { Actor::Runtime } else { Actor::Judge };
     let detail = Some(checked.message.clone()).filter(|message| !message.is_empty());
     Verdict { detail, ..Verdict::new(13, status, cause, actor) }
+}
+
+/// Rule 13 with an interactor: whoever has left the conversation first is to blame for what became of the other.
+fn conversed(verdict: Verdict, checked: &Checked, first: bool, status: Option<WaitStatus>) -> Verdict {
+    let accepted = matches!(checked.ruling, Ruling::Accepted | Ruling::Points);
+    match (verdict.status, verdict.cause) {
+        (Status::Ok, _) => ruled(verdict, checked),
+        (Status::Tle, Cause::TleWallJudge) if first && !accepted => ruled(verdict, checked),
+        (Status::Tle, Cause::TleWallJudge) => Verdict::new(13, Status::Tle, Cause::TleIdle, Actor::Judge),
+        // It was still talking when there was nobody to listen.
+        (Status::Sig, _) if first && accepted && status.and_then(WaitStatus::signal) == Some(libc::SIGPIPE) => {
+            ruled(Verdict::new(13, Status::Ok, Cause::NormalExit, Actor::Payload), checked)
+        }
+        (Status::Re | Status::Sig, _) if first && !accepted => ruled(verdict, checked),
+        _ => verdict,
+    }
 }
 
 /// Rule 2: the compiler's own verdict becomes the cause's detail.

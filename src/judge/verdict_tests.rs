@@ -404,7 +404,7 @@ fn the_classifier_is_total_monotone_and_replayable() {
 }
 
 fn checked(ruling: Ruling, points: Option<f64>) -> Option<Checked> {
-    Some(Checked { ruling, message: "said so".into(), exit_code: Some(1), points })
+    Some(Checked { ruling, message: "said so".into(), exit_code: Some(1), points, ended_first: None })
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use super::prepared::Prepared;
 use crate::error::{At, Error, Result};
 use crate::judge::language::Language;
 use crate::judge::limits::LimitSource;
@@ -24,6 +25,22 @@ pub enum Subject {
         language: Box<Language>,
         /// The text.
         text: Vec<u8>,
+    },
+    /// The same, only to be compiled.
+    Compile {
+        /// The language; it has a compile step.
+        language: Box<Language>,
+        /// The text.
+        text: Vec<u8>,
+    },
+    /// A program that is ready.
+    Prepared(Box<Prepared>),
+    /// A program that talks with an interactor.
+    Interactive {
+        /// The program.
+        program: Box<Prepared>,
+        /// The interactor.
+        interactor: Box<Prepared>,
     },
     /// A program of the host's toolchain directories.
     Program(Vec<String>),
@@ -50,6 +67,8 @@ pub struct Request {
     pub permissive: bool,
     /// Only on these cores, as a cpuset writes them.
     pub cpus: Option<String>,
+    /// Compile anew, whatever the cache holds.
+    pub no_cache: bool,
 }
 
 /// Where standard input comes from.
@@ -76,6 +95,8 @@ pub struct Judged {
     pub stdout: Vec<u8>,
     /// The first bytes of the program's stderr.
     pub stderr: Vec<u8>,
+    /// What was compiled, where that was all that was asked for.
+    pub prepared: Option<Prepared>,
 }
 
 /// Reads a source file.

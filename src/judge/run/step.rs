@@ -32,6 +32,8 @@ use crate::sys::{Errno, attributes};
 
 /// What one step is run with.
 pub(super) struct StepPlan<'a> {
+    /// The sandbox's id, where it is not the run's.
+    pub(super) id: Option<String>,
     pub(super) spec: Spec,
     pub(super) bundle: PathBuf,
     pub(super) limits: Limits,
@@ -61,7 +63,6 @@ pub struct Stepped {
     pub(super) artefact: Option<OwnedFd>,
     pub(super) artefact_missing: Option<String>,
     /// When the payload was reaped, CLOCK_MONOTONIC.
-    #[expect(dead_code, reason = "tells who of two joined sandboxes ended first")]
     pub(super) ended_ns: Option<u64>,
 }
 
@@ -168,11 +169,12 @@ impl<'a> Run<'a> {
     }
 
     fn begin_step(&self, plan: StepPlan<'_>) -> Result<Watch<'a>> {
-        let StepPlan { spec, bundle, limits, stdin, stdout, artefact, controllers, .. } = plan;
+        let StepPlan { id, spec, bundle, limits, stdin, stdout, artefact, controllers, .. } = plan;
+        let id = id.as_deref().unwrap_or(&self.id);
         let cgroup = cgroup::plan(
             &cgroup::Request {
                 cgroups_path: spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref()),
-                id: &self.id,
+                id,
                 systemd: self.judge.systemd_cgroup,
                 controllers,
                 payload_leaf: true,
@@ -228,7 +230,7 @@ impl<'a> Run<'a> {
         };
         let begun = Instant::now();
         // Only the payload holds its ends from here on: this process's go with the end of this function.
-        let container = begin(self.judge.root, &self.id, &Bundle { dir: bundle, spec: spec.clone() }, options)?;
+        let container = begin(self.judge.root, id, &Bundle { dir: bundle, spec: spec.clone() }, options)?;
         match Meter::open(&container.record().cgroup) {
             Ok(meter) => {
                 let stderr = Some(stderr);
@@ -270,6 +272,7 @@ impl<'a> StepPlan<'a> {
     /// A step of the judge's own sandbox.
     pub(super) fn ours(spec: Spec, stage: &Stage, limits: &Limits, stdin: Input) -> StepPlan<'a> {
         StepPlan {
+            id: None,
             controllers: Some(if with_cores(&spec) { &CONTROLLERS } else { &CONTROLLERS[..3] }),
             spec,
             bundle: stage.directory().to_owned(),
@@ -307,7 +310,7 @@ impl Stepped {
         }
     }
 
-    fn fault(message: String) -> Stepped {
+    pub(super) fn fault(message: String) -> Stepped {
         let fault = Some(Fault { kind: FaultKind::Setup, message });
         Stepped::only(Evidence { fault, ..Evidence::default() })
     }

@@ -39,8 +39,14 @@ impl Comparison {
             Comparison::Float(eps) => tokens(output, answer, |ours, theirs| close(ours, theirs, eps)),
         };
         match difference {
-            None => Checked { ruling: Ruling::Accepted, message: String::new(), exit_code: None, points: None },
-            Some((ruling, message)) => Checked { ruling, message, exit_code: None, points: None },
+            None => Checked {
+                ruling: Ruling::Accepted,
+                message: String::new(),
+                exit_code: None,
+                points: None,
+                ended_first: None,
+            },
+            Some((ruling, message)) => Checked { ruling, message, exit_code: None, points: None, ended_first: None },
         }
     }
 }

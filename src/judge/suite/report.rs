@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::error::{Error, Result};
 use crate::judge::cause::{Actor, Cause, Status};
 use crate::judge::limits::Limits;
 use crate::judge::output::{Compiled, Controls, Judgement, SCHEMA_VERSION};
@@ -165,27 +166,30 @@ impl GroupResult {
 }
 
 impl SuiteResult {
-    /// What all tests came to: `compile` is the judgement of a compile step that failed, the rest of what was run.
+    /// What all tests came to; `failed` is the judgement of a compile step that failed.
+    ///
+    /// # Errors
+    /// Where there is nothing to put together.
     pub fn new(
-        first: &Judgement,
+        failed: Option<Judgement>,
         results: Vec<TestResult>,
         groups: Vec<GroupResult>,
         total: usize,
-        checker: String,
-        compile: Option<Compiled>,
-    ) -> SuiteResult {
-        let failed = results.iter().find(|result| result.judgement.run.status != Status::Ok);
-        let decisive = failed.map_or(first, |result| &result.judgement);
+        checker: &str,
+    ) -> Result<SuiteResult> {
+        let wrong = results.iter().find(|result| result.judgement.run.status != Status::Ok);
+        let decisive = wrong.or(results.first()).map(|result| &result.judgement).or(failed.as_ref());
+        let decisive = decisive.ok_or_else(|| Error::Other("no test was run".to_owned()))?;
         let most =
             |of: fn(&Judgement) -> Option<f64>| results.iter().filter_map(|it| of(&it.judgement)).reduce(f64::max);
-        SuiteResult {
+        Ok(SuiteResult {
             schema_version: SCHEMA_VERSION,
-            id: first.id.clone(),
-            language: first.language.clone(),
+            id: decisive.id.clone(),
+            language: decisive.language.clone(),
             status: decisive.run.status,
             cause: decisive.run.cause,
             actor: decisive.run.actor,
-            decided_by: failed.map(|result| result.test.clone()),
+            decided_by: wrong.map(|result| result.test.clone()),
             total,
             passed: results.iter().filter(|result| result.judgement.run.status == Status::Ok).count(),
             skipped: total - results.len(),
@@ -193,13 +197,13 @@ impl SuiteResult {
             cpu_time_ms: most(|it| it.run.cpu_time_ms),
             wall_time_ms: most(|it| it.run.wall_time_ms),
             memory_peak_bytes: results.iter().filter_map(|it| it.judgement.run.memory_peak_bytes).max(),
-            checker,
-            limits: first.run.limits.clone(),
-            controls: first.run.controls.clone(),
-            compile,
+            checker: checker.to_owned(),
+            limits: decisive.run.limits.clone(),
+            controls: decisive.run.controls.clone(),
             groups,
+            compile: failed.and_then(|judgement| judgement.compile),
             tests: Some(results),
-        }
+        })
     }
 
     /// The last lines for a person: the groups where there are several, then the whole.

@@ -268,6 +268,7 @@ impl<'a> Watch<'a> {
             stdin_bytes: self.stdin.bytes(),
             stdout_bytes: self.stdout.as_ref().map(Capture::total),
             stderr_bytes: self.stderr.as_ref().map(Capture::total),
+            joined: false,
         };
         if let Some(before) = self.pressure {
             let after = pressure();

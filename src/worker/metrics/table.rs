@@ -174,6 +174,7 @@ pub static BY_CAUSE: Metric =
             "wa_checker",
             "pe_checker",
             "ie_checker_failed",
+            "tle_idle",
         ],
     );
 
