@@ -114,6 +114,7 @@ impl Canary {
             stdin: Input::Empty,
             permissive: false,
             cpus: None,
+            no_cache: true,
         };
         let judged = Judge::new(root, systemd_cgroup)?.rehearsing().judge(request, None)?;
         let run = judged.judgement.run;

@@ -147,11 +147,6 @@ impl Standing {
         self.store.directory()
     }
 
-    /// The directory.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// Why the worker is not healthy; `None` where it is.
     ///
     /// # Errors
