@@ -140,3 +140,44 @@ fn every_language_has_programs_for_every_verdict_that_any_program_can_get() {
         }
     }
 }
+
+#[test]
+fn a_new_language_is_a_new_directory() {
+    rustbox_only!();
+    let test = Test::new();
+    let bundles = test.path("bundles");
+    let write = |file: &str, text: &str| {
+        let path = bundles.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    for file in ["base.json", "base.toml"] {
+        write(file, &std::fs::read_to_string(format!("{}/bundles/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap());
+    }
+    // The compile step finds a file of the bundle, the run step a directory that a command has named, and its own limits.
+    let made = test.path("made");
+    std::fs::create_dir(&made).unwrap();
+    std::fs::write(made.join("word"), "found").unwrap();
+    write(
+        "awk/language.toml",
+        &format!(
+            "name='awk'\ntitle='AWK'\naliases=['mawk']\nextensions=['awk']\nsource='main.awk'\nartefact='all.awk'\nfiles=['lib.awk']\n\
+             [toolchain]\nprobe=['awk', 'BEGIN {{ print \"awk!\" }}']\n[toolchain.directory]\ncommand=['echo', '{}']\n\
+             search=['/bin']\nat='/toolchain/awk'\n[multipliers]\nmemory=0.5\n",
+            made.display()
+        ),
+    );
+    write("awk/lib.awk", "function twice(x) { return 2 * x }\n");
+    let compile = r#"{"process": {"args": ["sh", "-c", "cat /box/lib.awk /box/main.awk > /work/all.awk"]}}"#;
+    write("awk/compile.json", compile);
+    let run =
+        r#"{"process": {"args": ["awk", "-v", "mib=${memory-mib}", "-f", "/box/all.awk", "/toolchain/awk/word"]}}"#;
+    write("awk/run.json", run);
+    std::fs::write(test.path("a.awk"), "{ print $0, twice(21), mib }").unwrap();
+    let set = format!("RUSTBOX_BUNDLES={} exec \"$@\"", bundles.display());
+    let verdict = test.shell(&set, &["run", "--json", "--source", "a.awk", &fresh_id(&test)]).ok().json();
+    assert_eq!((&verdict["language"], &verdict["stdout"]), (&"awk".into(), &"found 42 128\n".into()), "{verdict:#}");
+    let known = test.shell(&set, &["languages", "--json"]).ok().json();
+    assert_eq!((known.as_array().unwrap().len(), &known[0]["version"]), (1, &"awk!".into()));
+    assert_clean(&test);
+}

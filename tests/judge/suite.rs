@@ -351,7 +351,7 @@ fn a_program_and_an_interactor_talk_and_the_first_to_break_it_off_is_to_blame() 
         ("says what is no number", "print('x', flush=True)\ninput()", "WA", "wa_checker"),
         ("crashes", "print(1, flush=True)\ninput()\nraise ValueError", "RE", "re_nonzero_exit"),
         ("says nothing", "input()", "TLE", "tle_idle"),
-        ("does not flush", "print(1)\ninput()", "TLE", "tle_idle"),
+        ("does not flush", "import sys\nprint(1)\nsys.stdin.readline()", "TLE", "tle_idle"),
         ("closes its output and waits", "import os, time\nos.close(1)\ntime.sleep(60)", "PE", "pe_checker"),
         ("spins", "while True: pass", "TLE", "tle_cpu_judge"),
         ("mounts", "import ctypes\nctypes.CDLL(None).mount(0, 0, 0, 0, 0)", "SV", "sv_seccomp"),
