@@ -61,7 +61,7 @@ pub fn classify(evidence: &Evidence, limits: &Limits) -> Verdict {
         None => match (judged(evidence, limits), &evidence.checker) {
             (verdict, None) => verdict,
             (verdict, Some(checked)) => match checked.ended_first {
-                Some(first) => conversed(verdict, checked, first, evidence.payload.wait_status),
+                Some(first) => conversed(verdict, checked, first, evidence),
                 None if verdict.status == Status::Ok => ruled(verdict, checked),
                 None => verdict,
             },
@@ -272,14 +272,19 @@ fn ruled(verdict: Verdict, checked: &Checked) -> Verdict {
 }
 
 /// Rule 13 with an interactor: whoever has left the conversation first is to blame for what became of the other.
-fn conversed(verdict: Verdict, checked: &Checked, first: bool, status: Option<WaitStatus>) -> Verdict {
+fn conversed(verdict: Verdict, checked: &Checked, first: bool, e: &Evidence) -> Verdict {
     let accepted = matches!(checked.ruling, Ruling::Accepted | Ruling::Points);
     match (verdict.status, verdict.cause) {
         (Status::Ok, _) => ruled(verdict, checked),
         (Status::Tle, Cause::TleWallJudge) if first && !accepted => ruled(verdict, checked),
-        (Status::Tle, Cause::TleWallJudge) => Verdict::new(13, Status::Tle, Cause::TleIdle, Actor::Judge),
+        // Who waits uses no CPU.
+        (Status::Tle, Cause::TleWallJudge) if cpu_us(e).unwrap_or(0) < e.payload.wall_us.unwrap_or(0) / 10 => {
+            Verdict::new(13, Status::Tle, Cause::TleIdle, Actor::Judge)
+        }
         // It was still talking when there was nobody to listen.
-        (Status::Sig, _) if first && accepted && status.and_then(WaitStatus::signal) == Some(libc::SIGPIPE) => {
+        (Status::Sig, _)
+            if first && accepted && e.payload.wait_status.and_then(WaitStatus::signal) == Some(libc::SIGPIPE) =>
+        {
             ruled(Verdict::new(13, Status::Ok, Cause::NormalExit, Actor::Payload), checked)
         }
         (Status::Re | Status::Sig, _) if first && !accepted => ruled(verdict, checked),

@@ -432,3 +432,47 @@ fn a_checker_speaks_about_what_ended_well_and_only_about_that() {
         }
     }
 }
+
+#[test]
+fn whoever_leaves_a_conversation_first_is_to_blame() {
+    use Ruling::*;
+    let ends = |status: WaitStatus| {
+        let mut e = quiet();
+        e.payload.wait_status = Some(status);
+        e
+    };
+    let exits = |code| ends(WaitStatus::Exited { code });
+    let dies = |signal| ends(WaitStatus::Signaled { signal, core: false });
+    let mut waits = quiet();
+    waits.payload.wall_us = Some(7_000_000);
+    waits.kill = killed(KillCause::WallTime, 0);
+    let mut works = waits.clone();
+    works.cgroup.cpu_us = Some(1_900_000);
+    for (e, ruling, first, status, cause) in [
+        (exits(0), Accepted, false, Status::Ok, Cause::NormalExit),
+        (exits(0), Wrong, false, Status::Wa, Cause::WaChecker),
+        (exits(0), Failed, true, Status::Ie, Cause::IeCheckerFailed),
+        (exits(3), Wrong, false, Status::Re, Cause::ReNonzeroExit),
+        (exits(3), Wrong, true, Status::Wa, Cause::WaChecker),
+        (exits(3), Accepted, true, Status::Re, Cause::ReNonzeroExit),
+        (exits(3), Failed, true, Status::Ie, Cause::IeCheckerFailed),
+        (exits(3), Failed, false, Status::Re, Cause::ReNonzeroExit),
+        (dies(libc::SIGPIPE), Accepted, true, Status::Ok, Cause::NormalExit),
+        (dies(libc::SIGPIPE), Presentation, true, Status::Pe, Cause::PeChecker),
+        (dies(libc::SIGSEGV), Accepted, true, Status::Sig, Cause::ReFatalSignal),
+        (waits.clone(), Wrong, false, Status::Tle, Cause::TleIdle),
+        (waits.clone(), Accepted, true, Status::Tle, Cause::TleIdle),
+        (waits, Wrong, true, Status::Wa, Cause::WaChecker),
+        (works, Wrong, false, Status::Tle, Cause::TleWallJudge),
+    ] {
+        let mut e = e;
+        let status_of = e.payload.wait_status;
+        e.checker = checked(ruling, None).map(|checked| Checked { ended_first: Some(first), ..checked });
+        // Its output was the interactor's, and was not counted.
+        e.streams.stdout_bytes = None;
+        assert_eq!(classify(&e, &limits()).cause, Cause::IeEvidenceMissing);
+        e.streams.joined = true;
+        let verdict = classify(&e, &limits());
+        assert_eq!((verdict.status, verdict.cause), (status, cause), "{status_of:?} {ruling:?} {first}");
+    }
+}
