@@ -10,9 +10,12 @@ pub mod canary;
 pub mod check;
 pub mod headroom;
 pub mod health;
+pub mod history;
+pub mod leftover;
 pub mod metrics;
 pub mod recover;
 pub mod standing;
+pub mod status;
 pub mod store;
 pub mod survey;
 

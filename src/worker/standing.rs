@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use super::history::{Change, History};
+use super::history::{line, parse};
 use super::metrics;
+pub use super::status::{Cause, Status};
 use super::store::{Store, Turn};
 use crate::error::{Error, Result};
 
@@ -20,62 +23,6 @@ const STATE: &str = "health.json";
 const HISTORY: &str = "history.jsonl";
 const BROKEN: &str = "history.broken";
 const BASELINE: &str = "baseline.json";
-
-/// Whether the worker can be trusted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// It can.
-    Healthy,
-    /// Something is wrong; it still takes work.
-    Unhealthy,
-    /// It takes no work.
-    Quarantined,
-}
-
-impl Status {
-    /// The word that is printed.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Status::Healthy => "healthy",
-            Status::Unhealthy => "unhealthy",
-            Status::Quarantined => "quarantined",
-        }
-    }
-}
-
-/// What made a worker not healthy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    /// Cleanups in a row were not proved.
-    CleanupFailures,
-    /// A process outlived its container's release.
-    OrphanProcess,
-    /// A canary came to another verdict than it must.
-    Baseline,
-    /// Disk, inodes, memory, descriptors or pids have run out.
-    Resources,
-    /// An operator has said so.
-    Operator,
-}
-
-impl Cause {
-    /// Every cause.
-    pub const ALL: [Cause; 5] =
-        [Cause::CleanupFailures, Cause::OrphanProcess, Cause::Baseline, Cause::Resources, Cause::Operator];
-
-    /// The word that is printed, and that a metric's label has.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Cause::CleanupFailures => "cleanup_failures",
-            Cause::OrphanProcess => "orphan_process",
-            Cause::Baseline => "baseline",
-            Cause::Resources => "resources",
-            Cause::Operator => "operator",
-        }
-    }
-}
 
 /// Why a worker is not healthy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,33 +48,6 @@ pub struct State {
     /// Containers whose cleanup has failed and not succeeded since.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unproved: BTreeSet<String>,
-}
-
-/// One line of the history.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
-    /// When, RFC 3339.
-    pub time: String,
-    /// The status before.
-    pub from: Status,
-    /// The status after.
-    pub to: Status,
-    /// In words.
-    pub reason: String,
-    /// What was seen, where something was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub evidence: Option<String>,
-    /// `operator` or `automatic`.
-    pub by: String,
-}
-
-/// The history as it could be read.
-#[derive(Debug, Clone, Default)]
-pub struct History {
-    /// The changes, oldest first.
-    pub changes: Vec<Change>,
-    /// Lines that cannot be understood.
-    pub broken: usize,
 }
 
 /// A worker's standing.
@@ -465,30 +385,4 @@ impl State {
             unproved: BTreeSet::new(),
         }
     }
-}
-
-impl History {
-    /// Whether it ends with the change that has led to this state.
-    pub fn tells_of(&self, state: &State) -> bool {
-        let leads = |change: &Change| change.to == state.status && change.time == state.since;
-        // News of the baseline change nothing.
-        self.changes.iter().rev().find(|change| change.from != change.to || leads(change)).is_some_and(leads)
-    }
-}
-
-/// The changes in a history, and the lines that are none.
-fn parse(text: &[u8]) -> (Vec<Change>, Vec<&[u8]>) {
-    let mut changes = Vec::new();
-    let mut broken = Vec::new();
-    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        match serde_json::from_slice(line) {
-            Ok(change) => changes.push(change),
-            Err(_) => broken.push(line),
-        }
-    }
-    (changes, broken)
-}
-
-fn line(change: &Change) -> Result<Vec<u8>> {
-    serde_json::to_vec(change).map_err(|error| Error::Other(format!("serialise the history: {error}")))
 }
