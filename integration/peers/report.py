@@ -37,10 +37,10 @@ def document(runtimes, results, reasons):
     """The published table: what of it is the machine's, and what a runtime's, the reasons say."""
     judged, *peers = results
     lines = ["# The peers' own tests", "",
-             "Written by `make conformance-peers-docs`. runc's and crun's integration tests, as Debian's source packages have them, run",
-             "against rustbox, runc and crun, each test by itself in a mount, pid and cgroup namespace, on a terminal. Nothing of them",
-             "is part of this repository; how they are run is in `integration/peers`. `skip` is the test's own word: it asks for",
-             "another machine (cgroup v2, systemd, no root).", ""]
+             "Written by `make conformance-peers-docs`. The integration tests of runc and crun, as Debian's source packages have",
+             "them, run against rustbox, runc and crun: each test by itself in mount, pid and cgroup namespaces of its own, on a",
+             "terminal. Nothing of them is part of this repository; how they are run is in `integration/peers`. `skip` is the",
+             "test's own word: it asks for another machine (cgroup v2, systemd, a caller that is not root).", ""]
     lines += [f"- {runtime.name}: {runtime.version()}" for runtime in runtimes]
     lines += ["", "## Totals", "", *totals(results), "", f"## What {judged} fails, and why", ""]
     failed = [key for key, (outcome, _) in results[judged].items() if outcome == "fail"]

@@ -114,7 +114,10 @@ class World:
         return left
 
     def remove(self):
-        """Removes everything; returns what would not go."""
+        """Ends what is left of a test that was broken off, and removes everything; returns what would not go."""
+        for pid in [pid for cgroup in self.cgroups for pid in processes(cgroup)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         left = self.sweep()
         for cgroup in self.cgroups:
             for _ in range(500):
