@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::Global;
 use crate::container::create;
+use crate::container::notify_socket;
 use crate::container::options::Options;
 use crate::container::run::wants_terminal;
 use crate::error::{At, Error, Result};
@@ -103,10 +104,11 @@ pub fn connect_to(path: &Path) -> Result<OwnedFd> {
 pub fn main(global: &Global, args: Args) -> Result<()> {
     spec::validate_id(&args.id)?;
     global.standing().admit()?;
-    let bundle = args.bundle.load()?;
+    let mut bundle = args.bundle.load()?;
     super::exe::protect(&bundle.spec)?;
+    let notify = notify_socket::offer(&mut bundle.spec);
     let log = global.log();
     let mut warn = |text: String| log.warn(&text);
-    let options = Options { warn: Some(&mut warn), ..args.bundle.options(global)? };
+    let options = Options { notify, warn: Some(&mut warn), ..args.bundle.options(global)? };
     create::create(&global.open_root()?, &args.id, &bundle, options).map(drop)
 }

@@ -50,7 +50,12 @@ pub use global::Global;
 /// The version of the runtime specification that this program implements.
 pub const SPEC_VERSION: &str = "1.3.0";
 
-const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
+/// The last line is crun's way to say what a build can do.
+const VERSION: &str = concat!(
+    "version ",
+    env!("CARGO_PKG_VERSION"),
+    "\nspec: 1.3.0\n+SYSTEMD +SELINUX +APPARMOR +CAP +SECCOMP +EBPF +CRIU"
+);
 
 /// An OCI container runtime that can judge what it runs.
 ///

@@ -1,5 +1,6 @@
 //! `rustbox run`: a container in the foreground, or detached; with judge options, a verdict.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,6 +9,8 @@ use crate::cli::judge_args::JudgeArgs;
 use crate::cli::test_args::TestArgs;
 use crate::cli::{Global, report, run_judge};
 use crate::container::console;
+use crate::container::create::Created;
+use crate::container::notify_socket;
 use crate::container::options::Options;
 use crate::container::run::{foreground, launch, wants_terminal};
 use crate::error::{Error, Result};
@@ -74,13 +77,15 @@ fn container(global: &Global, args: &Args) -> Result<u8> {
         console::size_like_the_callers(&mut process);
         bundle.spec.set_process(Some(process));
     }
+    let notify = notify_socket::offer(&mut bundle.spec);
     let log = global.log();
     let mut warn = |text: String| log.warn(&text);
-    let options = Options { warn: Some(&mut warn), ..args.bundle.options(global)? };
+    let options = Options { notify, warn: Some(&mut warn), ..args.bundle.options(global)? };
     let root = global.open_root()?;
     if args.detach {
-        launch(&root, id, &bundle, options)?;
-        return Ok(0);
+        let Created { directory, pidfd, proxy, .. } = launch(&root, id, &bundle, options)?;
+        drop(directory);
+        return proxy.map_or(Ok(0), |proxy| proxy.wait(pidfd.as_fd()).map(|()| 0));
     }
     let ran = foreground(&root, id, &bundle, options, args.keep)?;
     ran.warnings.iter().for_each(|warning| log.warn(&warning.to_string()));

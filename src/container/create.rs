@@ -15,6 +15,7 @@ use crate::container::hooks::Kind;
 use crate::container::identity::ProcessId;
 use crate::container::namespaces::Namespaces;
 use crate::container::net_devices;
+use crate::container::notify_socket::Proxy;
 use crate::container::options::Options;
 use crate::container::pending::{Pending, undo};
 use crate::container::report::Report;
@@ -43,6 +44,8 @@ pub struct Created {
     pub init: ProcessId,
     /// A handle of its first process.
     pub pidfd: OwnedFd,
+    /// Waits for the program to be ready, where it can say so; made by [`launch`](crate::container::run::launch).
+    pub proxy: Option<Proxy>,
     pub(super) channel: Channel,
 }
 
@@ -181,6 +184,7 @@ impl<'a> Plan<'a> {
         let own_pid_namespace = namespaces.new & libc::CLONE_NEWPID != 0;
         let mut record = new_record(id, &bundle.dir, rootfs.path().to_owned(), spec, cgroup, own_pid_namespace)?;
         record.ungated = options.ungated;
+        record.notify.clone_from(&options.notify);
         record.resctrl = linux
             .and_then(|linux| linux.intel_rdt().as_ref())
             .map(|rdt| crate::init::intel_rdt::plan(id, rdt))

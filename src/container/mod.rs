@@ -13,6 +13,7 @@ pub mod kill;
 pub mod list;
 pub mod namespaces;
 mod net_devices;
+pub mod notify_socket;
 pub mod options;
 pub mod pending;
 mod pid_file;

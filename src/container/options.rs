@@ -28,6 +28,8 @@ pub struct Options<'a> {
     pub ungated: bool,
     /// For the judge.
     pub judge: Option<JudgeOptions<'a>>,
+    /// The directory in the container where its program says that it is ready: [`offer`](crate::container::notify_socket::offer).
+    pub notify: Option<String>,
     /// Takes what was skipped and is worth a line in the log.
     pub warn: Option<&'a mut dyn FnMut(String)>,
 }

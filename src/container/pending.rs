@@ -78,7 +78,7 @@ impl Pending<'_> {
         match self.conclude() {
             Ok(init) => {
                 let Pending { directory, record, channel, child, .. } = self;
-                Ok(Created { directory, record, init, pidfd: child.pidfd, channel })
+                Ok(Created { directory, record, init, pidfd: child.pidfd, proxy: None, channel })
             }
             Err(error) => Err(self.abandon(error)),
         }

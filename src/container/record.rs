@@ -57,6 +57,9 @@ pub struct Record {
     /// The directories of resctrl that `delete` releases (`linux.intelRdt`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<crate::init::intel_rdt::Directories>,
+    /// The directory in the container where its program says that it is ready (NOTIFY_SOCKET).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<String>,
 }
 
 /// Reads the record in a container's directory.
@@ -145,5 +148,6 @@ pub fn new_record(
         ungated: false,
         no_process: spec.process().is_none(),
         resctrl: None,
+        notify: None,
     })
 }

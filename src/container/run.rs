@@ -8,6 +8,7 @@ use crate::container::console;
 use crate::container::create::{Created, create};
 use crate::container::delete::release;
 use crate::container::foreground::{Signals, wait};
+use crate::container::notify_socket::Proxy;
 use crate::container::options::Options;
 use crate::container::start::poststart;
 use crate::container::state::Root;
@@ -24,7 +25,7 @@ pub struct Ran {
     pub ended: Ended,
     /// That nothing remains; nothing where the container is kept, or somebody else has deleted it.
     pub proof: Option<Proof>,
-    /// Failures of poststop hooks.
+    /// Failures of poststop hooks, and to tell systemd that the program is ready.
     pub warnings: Vec<Error>,
 }
 
@@ -34,8 +35,11 @@ pub struct Ran {
 /// As [`create`], and why the program could not be executed or which poststart hook has failed; then nothing of the container remains.
 pub fn launch(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> Result<Created> {
     let begun = Instant::now();
-    let created = create(root, id, bundle, Options { ungated: true, ..options })?;
-    let started = created.start().inspect(|()| metrics::started(begun.elapsed()));
+    let mut created = create(root, id, bundle, Options { ungated: true, ..options })?;
+    let started = Proxy::open(&created.record, created.init.pid).and_then(|proxy| {
+        created.proxy = proxy;
+        created.start().inspect(|()| metrics::started(begun.elapsed()))
+    });
     match started.and_then(|()| poststart(&created.directory, &created.record, created.init.pid)) {
         Ok(()) => Ok(created),
         Err(error) => {
@@ -63,20 +67,32 @@ pub fn foreground(root: &Root, id: &str, bundle: &Bundle, mut options: Options<'
         terminal = Some(ours);
     }
     let created = launch(root, id, bundle, options)?;
-    let Created { directory, record, pidfd, .. } = created;
+    let Created { directory, record, pidfd, proxy, .. } = created;
     // Others may do with the container what they like while it runs.
     let directory = directory.unlock()?;
-    let ended = match terminal {
-        Some(socket) => console::wait(&pidfd, &signals, socket.as_fd()),
-        None => wait(&pidfd, &signals),
-    };
+    let mut told = Ok(());
+    let ended = std::thread::scope(|scope| {
+        // It ends with the program at the latest, before anything is cloned again.
+        let waiting = proxy.as_ref().map(|proxy| scope.spawn(|| proxy.wait(pidfd.as_fd())));
+        let ended = match terminal {
+            Some(socket) => console::wait(&pidfd, &signals, socket.as_fd()),
+            None => wait(&pidfd, &signals),
+        };
+        if let Some(Ok(done)) = waiting.map(std::thread::ScopedJoinHandle::join) {
+            told = done;
+        }
+        ended
+    });
+    drop(proxy);
+    let mut warnings: Vec<Error> = told.err().into_iter().collect();
     if keep {
-        return Ok(Ran { ended: ended?, proof: None, warnings: Vec::new() });
+        return Ok(Ran { ended: ended?, proof: None, warnings });
     }
     let Some(directory) = root.lock_opened(id, directory, FlockArg::LockExclusive)? else {
         // Whoever has deleted it has the proof.
-        return Ok(Ran { ended: ended?, proof: None, warnings: Vec::new() });
+        return Ok(Ran { ended: ended?, proof: None, warnings });
     };
     let deleted = release(root, directory, &record, Some(pidfd));
-    Ok(Ran { ended: ended?, proof: Some(deleted.proof), warnings: deleted.warnings })
+    warnings.extend(deleted.warnings);
+    Ok(Ran { ended: ended?, proof: Some(deleted.proof), warnings })
 }

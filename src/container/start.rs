@@ -6,6 +6,7 @@ use std::time::Instant;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::container::hooks::Kind;
+use crate::container::notify_socket::Proxy;
 use crate::container::report::Report;
 use crate::container::running_hook;
 use crate::container::state::{Directory, Record, Root, Status, status};
@@ -17,7 +18,8 @@ use crate::worker::metrics;
 /// How long the death of a container is waited for whose poststart hook has failed, in milliseconds.
 const DEATH: i32 = 5000;
 
-/// Starts a created container and returns once its program is executed and its poststart hooks have run.
+/// Starts a created container and returns once its program is executed and its poststart hooks have run, and, where systemd is
+/// to hear of it, the program says that it is ready.
 ///
 /// # Errors
 /// [`Error::State`] where it is not `created`; why the program could not be executed; or the poststart hook that has
@@ -38,6 +40,7 @@ pub fn start(root: &Root, id: &str) -> Result<()> {
         Err(Errno::ENXIO) => return Err(Error::state(id, "cannot be started: its first process has ended")),
         other => other.at("open the gate of", id)?,
     };
+    let proxy = Proxy::open(&record, live.process.pid)?;
     let begun = Instant::now();
     path::write_once(gate.as_fd(), b"s").at("open the gate of", id)?;
     drop(gate);
@@ -57,7 +60,10 @@ pub fn start(root: &Root, id: &str) -> Result<()> {
             let _ = record.cgroup.open().kill();
         }
         let _ = process::wait_end(live.pidfd.as_fd(), DEATH);
-    })
+    })?;
+    // Others may do with the container what they like meanwhile.
+    drop(directory);
+    proxy.map_or(Ok(()), |proxy| proxy.wait(live.pidfd.as_fd()))
 }
 
 /// Runs the poststart hooks.
