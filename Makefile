@@ -81,6 +81,18 @@ batch-soak: deps-test ## judge 2,000 mixed jobs by one batch: every verdict righ
 differential: deps-test ## hold 320 configurations by rustbox against crun and libcontainer (minutes)
 	RUSTBOX_DIFFERENTIAL=320 cargo test --locked --test differential -- --nocapture
 
+.PHONY: hostile
+hostile: deps-test build ## payloads that try to break out, in every language; writes docs/security-report.md (minutes)
+	integration/hostile/claims
+	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/hostile/run --report docs/security-report.md
+
+COUNT ?= 20000
+SEED ?= 1
+
+.PHONY: hostile-configs
+hostile-configs: deps-test build ## COUNT mutated configurations through create and delete, as root (half an hour)
+	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/hostile/mutate --count $(COUNT) --seed $(SEED) --keep $(abspath $(TARGET_DIR))/hostile-configs
+
 .PHONY: conformance
 conformance: deps-test build ## hold rustbox, runc and crun to the OCI runtime specification
 	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/conformance/run

@@ -12,10 +12,10 @@ SETTLING = 10
 CLONE_NEWNS = 0x20000
 
 
-def isolate():
-    """A mount namespace of the suite's own: whatever is mounted in it was mounted by what it runs."""
+def isolate(further=0):
+    """A mount namespace of the suite's own, and further ones: whatever is mounted in it was mounted by what it runs."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNS):
+    if libc.unshare(CLONE_NEWNS | further):
         raise OSError(ctypes.get_errno(), "unshare")
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
@@ -81,7 +81,8 @@ def files(directory):
     for name in (".judge", ".ids"):
         place = directory / "root" / name
         found.update(str(path) for path in place.iterdir()) if place.exists() else None
-    found.update(str(path) for path in (directory / "root").iterdir() if not path.name.startswith("."))
+    root = directory / "root"
+    found.update(str(path) for path in root.iterdir() if not path.name.startswith(".")) if root.exists() else None
     return found
 
 
