@@ -143,7 +143,8 @@ impl Masks {
     }
 }
 
-fn empty_tmpfs() -> sys::Result<OwnedFd> {
+/// An empty, read-only directory, attached nowhere yet.
+pub(super) fn empty_tmpfs() -> sys::Result<OwnedFd> {
     let tmpfs = FsContext::open(c"tmpfs")?;
     tmpfs.set_flag(c"ro")?;
     tmpfs.set_string(c"mode", c"555")?;

@@ -7,15 +7,15 @@ use std::rc::Rc;
 use libc::{MS_BIND, MS_RDONLY, MS_REC, MS_REMOUNT};
 
 use super::bind;
-use super::cgroup_mount;
 use super::plan::{MountKind, PlannedMount};
 use super::tmpcopyup;
 use super::tree::{Kind, Place, Tree, c_string};
 use super::{CgroupView, RootfsContext};
+use super::{cgroup_mount, masks};
 use crate::error::{At, Context, Error, Result};
 use crate::init::pid_namespace::run_inside;
 use crate::sys::Errno;
-use crate::sys::mount::{MOUNT_ATTR_RDONLY, MountAttr, mount, mount_setattr};
+use crate::sys::mount::{MOUNT_ATTR_RDONLY, MountAttr, mount, mount_setattr, move_mount};
 use crate::sys::mount_at::fchdir;
 use crate::sys::path::{RESOLVE_IN_ROOT, fstat, openat2};
 
@@ -94,15 +94,25 @@ fn filesystem(
     match mounted {
         Ok(()) => {}
         // A user namespace without a network namespace of its own may not mount sysfs: the host's is shown.
-        Err(Errno::EPERM) if context.userns && fstype == c"sysfs" => {
-            let host = bind::open_source(std::path::Path::new("/sys"), true)?;
-            bind::set_attributes(&host, &planned.options, &object)?;
-            crate::sys::mount::move_mount(host.as_fd(), place.handle.as_fd())
-                .at("mount", format!("sysfs` on `{object}"))?;
-        }
+        Err(Errno::EPERM) if context.userns && fstype == c"sysfs" => hosts_sysfs(planned, &place, &object)?,
         Err(errno) => return Err(Error::sys("mount", format!("{}` on `{object}", planned.what()), errno)),
     }
     settle(tree, planned, &place)
+}
+
+/// Binds the host's /sys. The host's cgroups come with it: they are covered, as nothing but their owners protects them.
+fn hosts_sysfs(planned: &PlannedMount, place: &Place, object: &str) -> Result<()> {
+    let host = bind::open_source(std::path::Path::new("/sys"), true)?;
+    bind::set_attributes(&host, &planned.options, object)?;
+    move_mount(host.as_fd(), place.handle.as_fd()).at("mount", format!("sysfs` on `{object}"))?;
+    match openat2(host.as_fd(), c"fs/cgroup", libc::O_PATH | libc::O_DIRECTORY, 0, RESOLVE_IN_ROOT) {
+        Err(Errno::ENOENT) => Ok(()),
+        cgroups => {
+            let cgroups = cgroups.at("open", format!("{object}/fs/cgroup"))?;
+            let empty = masks::empty_tmpfs().at("make a tmpfs for", format!("{object}/fs/cgroup"))?;
+            move_mount(empty.as_fd(), cgroups.as_fd()).at("mask", format!("{object}/fs/cgroup"))
+        }
+    }
 }
 
 /// Does what a mount needs once it is in place, and keeps the handles that come after.
