@@ -312,6 +312,31 @@ fn a_controller_that_the_host_lacks_is_refused_by_name_when_it_is_asked_for() {
 }
 
 #[test]
+fn a_unified_setting_beside_v1_is_written_or_refused_and_never_ignored() {
+    rustbox_only!();
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    if !unified.join("cgroup.procs").exists() {
+        skip!("no v2 hierarchy beside v1 on this host");
+    }
+    let t = Test::new();
+    let c = t.bundle(
+        spec()
+            .args(&["sleep", "1000"])
+            .resources(json!({"unified": {"cgroup.max.descendants": "3", "cgroup.max.depth": "2"}})),
+    );
+    c.create().ok();
+    assert_eq!(c.cgroup_file("unified", "cgroup.max.descendants"), "3");
+    assert_eq!(c.cgroup_file("unified", "cgroup.max.depth"), "2");
+    c.delete_force().ok();
+    t.assert_nothing_left();
+    // What only a controller has that v1 has taken, and what nothing has.
+    if !fs::read_to_string(unified.join("cgroup.controllers")).unwrap().contains("memory") {
+        refused(vec![(spec().resources(json!({"unified": {"memory.high": "1000000"}})), &["memory.high"])]);
+    }
+    refused(vec![(spec().resources(json!({"unified": {"no.such": "1"}})), &["no.such"])]);
+}
+
+#[test]
 fn devices_are_denied_by_default_and_allowed_by_rule() {
     let try_kmsg = "mknod /tmp/full c 1 7 2>/dev/null; (echo x > /tmp/full) 2>&1 | grep -q 'No space' && echo allowed; \
                     mknod /tmp/mem c 1 1 2>/dev/null && echo made; (head -c 1 /tmp/mem >/dev/null) 2>/dev/null && echo read; echo end";

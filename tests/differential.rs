@@ -212,7 +212,7 @@ fn compare(peer: &Runtime, count: usize, seed: &str) -> Tally {
         tally.failed += 1;
     }
     for entry in list.unused(peer.name).into_iter().filter(|_| count >= WHOLE) {
-        println!("reviewed.toml: nothing needs the entry for {} against {}", entry.key, peer.name);
+        println!("reviewed.toml: nothing needs the entry against {}: {} (`{}`)", peer.name, entry.key, entry.peer);
         tally.failed += 1;
     }
     tally
