@@ -1,4 +1,4 @@
-//! Lists the judge's language bundles, so that the binary carries them.
+//! Lists the judge's language bundles, so that the binary carries them; names its first instruction.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,10 @@ fn main() {
     let manifest = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let bundles = manifest.join("bundles");
     println!("cargo::rerun-if-changed={}", bundles.display());
+    let target = |what: &str| std::env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
+    if target("ARCH") == "x86_64" && target("ENV") == "gnu" {
+        println!("cargo::rustc-link-arg-bin=rustbox=-Wl,-e,rustbox_entry");
+    }
     let mut files = vec!["base.json".to_owned(), "base.toml".to_owned()];
     for language in entries(&bundles) {
         if bundles.join(&language).join("language.toml").exists() {

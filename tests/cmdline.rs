@@ -91,6 +91,25 @@ fn the_version_has_runcs_short_option_too() {
     assert_eq!(t.bare(&["-V"]).ok().stdout, long);
 }
 
+/// A line is first parsed for the command that it seems to call, by its first word that is any command's name.
+#[test]
+fn a_commands_name_elsewhere_in_the_line_calls_nothing() {
+    rustbox_only!();
+    let t = Test::new();
+    let root = t.path("create");
+    let root = root.to_str().unwrap();
+    // As the value of an option, before the command and after it; as an argument.
+    t.bare(&["--root", "create", "state", "delete"]).fails().says(&["delete"]);
+    t.bare(&["--log", "delete", "--root", root, "list", "--quiet"]).ok();
+    fs::remove_file(t.path("delete")).unwrap();
+    t.bare(&["state", "--root", root, "create"]).fails().says(&["`create`"]);
+    // Two commands are one too many; help is about what it is asked for.
+    t.bare(&["--root", root, "state", "create", "list"]).usage().says(&["unexpected argument 'list'"]);
+    assert!(t.bare(&["help", "create"]).ok().stdout.contains("Usage: rustbox create"));
+    assert!(t.bare(&["create", "--help"]).ok().stdout.contains("Global options"));
+    t.bare(&["creat", "x"]).usage().says(&["unrecognized subcommand 'creat'", "create"]);
+}
+
 #[test]
 fn a_configuration_may_have_another_name() {
     not_under!(Runc, "has no --config");

@@ -206,6 +206,48 @@ fn the_runtimes_binary_cannot_be_opened_for_writing_from_inside() {
     }
 }
 
+/// Where a command executes itself from a read-only mount, it does so before the C library has started (which begins by
+/// asking for its `brk`): what has started twice is slow. Those that need no such mount start once.
+#[test]
+fn the_runtime_is_executed_read_only_before_it_has_started() {
+    rustbox_only!();
+    let t = Test::new();
+    let host = t.bundle(sh("true"));
+    let mapped = t.bundle(sh("true").userns(700_000, 65_536));
+    let (host, mapped) = (host.bundle.to_str().unwrap(), mapped.bundle.to_str().unwrap());
+    let trace = t.path("trace");
+    for (twice, line) in [
+        (true, vec!["create", "-b", host, "no/id"]),
+        (true, vec!["run", "no/id", "--bundle", host]),
+        (true, vec!["run", &format!("--bundle={host}"), "no/id"]),
+        (true, vec!["exec", "no/id", "true"]),
+        (false, vec!["create", "-b", mapped, "no/id"]),
+        (false, vec!["create", "-b", "/nowhere", "no/id"]),
+        (false, vec!["run", "-b", host, "--no-such-option", "--", "/bin/true"]),
+        (false, vec!["run", "-b", host, "--no-such-option", "--code=true"]),
+        (false, vec!["state", "-b", host, "no/id"]),
+        (false, vec!["--version"]),
+    ] {
+        let mut command = std::process::Command::new("strace");
+        command.args(["-qq", "-e", "trace=brk,execveat", "-o"]).arg(&trace).arg(binary()).arg("--root").arg(&t.root);
+        t.finish({
+            command.args(&line);
+            command
+        });
+        let trace = fs::read_to_string(&trace).unwrap();
+        assert_eq!(trace.starts_with("execveat("), twice, "{line:?}: {trace}");
+        assert_eq!(trace.matches("execveat(").count(), usize::from(twice), "{line:?}: {trace}");
+    }
+    // The descriptor that keeps the mount until init has something to do is seen by nobody.
+    let c = t.bundle(sh("ls -l /proc/self/fd /proc/1/fd").caps(POWERFUL));
+    let out = c.run_with(&["--preserve-fds", "0"]).ok();
+    assert!(!out.stdout.contains(" 61"), "{out:?}");
+    let c = t.bundle(sh("sleep 60").caps(POWERFUL));
+    c.up();
+    let out = c.exec(&["ls", "-l", "/proc/self/fd"]).ok();
+    assert!(!out.stdout.contains(" 61"), "{out:?}");
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // symlinks in the rootfs (CVE-2019-16884, CVE-2021-30465, CVE-2025-31133, CVE-2025-52565, CVE-2025-52881)
 

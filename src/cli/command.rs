@@ -1,7 +1,10 @@
 //! The commands, as one table.
 //!
-//! A command's options are described only when it is the one that was called: describing those of all commands takes
-//! longer than everything else between the start of this program and its first call for a container.
+//! A command's options are described only when it is the one that was called, and the other commands not at all where
+//! the line makes sense: describing all takes longer than everything else between the start of this program and its first
+//! call for a container.
+
+use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
@@ -17,6 +20,17 @@ macro_rules! commands {
         #[derive(Debug)]
         pub enum Command {
             $($(#[doc = $about])+ $variant($args),)+
+        }
+
+        impl Command {
+            /// Adds to a definition the one command that the first of the words to be any command's name calls, unless
+            /// that word is the value of an option.
+            pub fn augment_called(command: clap::Command, words: &[OsString]) -> Option<clap::Command> {
+                words.iter().skip(1).find_map(|word| match word.to_str() {
+                    $(Some($name) => Some(<$args>::augment_args(clap::Command::new($name))),)+
+                    _ => None,
+                }).map(|called| command.subcommand(called))
+            }
         }
 
         impl Subcommand for Command {

@@ -38,12 +38,13 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
 
 use crate::error::Error;
 use crate::worker::Standing;
 use crate::worker::metrics::{self as counts, file::Trouble};
 use crate::worker::standing::Cause;
+use crate::sys::entry;
 pub use command::Command;
 pub use global::Global;
 
@@ -77,10 +78,14 @@ pub struct Cli {
 
 /// Runs the command line and gives its exit status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    entry::adopt();
     let arguments: Vec<_> = arguments.into_iter().collect();
-    exe::protect_early(&arguments);
-    let cli = match Cli::try_parse_from(&arguments) {
-        Ok(cli) => cli,
+    let parsed = match parse_called(&arguments) {
+        Some(parsed) => Ok(parsed),
+        None => Cli::try_parse_from(&arguments).map(|Cli { global, command, .. }| (global, command)),
+    };
+    let (global, command) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Where even this cannot be printed, nobody is there to read it.
             let _ = error.print();
@@ -88,7 +93,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if shown { 0 } else { usage_status(&arguments) });
         }
     };
-    let Cli { global, command, .. } = cli;
     if let Err(error) = global.log().open() {
         eprintln!("rustbox: {error}");
         return ExitCode::FAILURE;
@@ -137,6 +141,15 @@ fn dispatch(global: &Global, command: Command) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(global, &error),
     }
+}
+
+/// Parses the line for the command that its words seem to call, as if there were no other: clap copies every global
+/// option for every command that it knows of, which takes longer than all else before the first call for a container.
+/// Nothing where that fails: then the whole definition decides, about help, versions and errors.
+fn parse_called(arguments: &[OsString]) -> Option<(Global, Command)> {
+    let definition = Global::augment_args(clap::Command::new("rustbox").disable_help_subcommand(true));
+    let mut matches = Command::augment_called(definition, arguments)?.try_get_matches_from(arguments).ok()?;
+    Some((Global::from_arg_matches_mut(&mut matches).ok()?, Command::from_arg_matches_mut(&mut matches).ok()?))
 }
 
 /// The exit status of a command line that makes no sense: each command has its own.

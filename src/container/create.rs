@@ -31,7 +31,7 @@ use crate::init::{Gate, Init, Loader};
 use crate::seccomp;
 use crate::seccomp::notify::Handover;
 use crate::spec::{self, Bundle};
-use crate::sys::clone::Child;
+use crate::sys::{self, clone::Child};
 
 /// A created container: init stands at the gate and is on record.
 #[derive(Debug)]
@@ -356,6 +356,8 @@ impl<'a> Plan<'a> {
             conversation.tell(&Message::Mapped, &[])?;
         }
         self.finish_cgroup(begun, &conversation, directory, spec)?;
+        // Init now has more to do than this process.
+        sys::entry::let_go();
         if let Some(rdt) = linux.and_then(|linux| linux.intel_rdt().as_ref()) {
             crate::init::intel_rdt::set_up(&self.record.id, rdt, pid)?;
         }

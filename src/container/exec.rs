@@ -19,7 +19,7 @@ use crate::seccomp::notify::{Handover, container_process_state};
 use crate::seccomp::{self, Filter};
 use crate::spec::{Host, validate_process};
 use crate::sys::clone::{Child, CloneArgs, clone3};
-use crate::sys::{process, wait};
+use crate::sys::{entry, process, wait};
 
 /// What `exec` is asked for, beyond the process.
 #[derive(Debug, Default)]
@@ -157,6 +157,8 @@ impl Joiner<'_> {
 
     /// Waits for the exec; on the way to it the listener of a filter that notifies goes to the agent.
     fn executed(&self, channel: &Channel, child: &Child, init: &Live) -> Result<()> {
+        // There is time for it while the stage joins the namespaces.
+        entry::let_go();
         let mut said = channel.receive()?;
         if let (Some(Message::Filter), Some(handover)) = (&said, &self.handover) {
             let state = Report::new(self.record, Status::Running, init.process.pid).value();

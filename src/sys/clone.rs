@@ -61,6 +61,7 @@ pub fn clone3(args: CloneArgs<'_>, child: impl FnOnce() -> i32) -> Result<Child>
     match pid {
         -1 => Err(Errno::last()),
         0 => {
+            super::entry::let_go();
             let status = child();
             // SAFETY: ends the child without running the parent's exit handlers or flushing its buffers.
             unsafe { libc::_exit(status) }

@@ -8,6 +8,7 @@ pub mod attributes;
 pub mod bpf;
 pub mod capability;
 pub mod clone;
+pub mod entry;
 pub mod epoll;
 pub mod lock;
 pub mod mailbox;

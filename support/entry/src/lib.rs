@@ -1,0 +1,274 @@
+//! The program's first instructions, before the C library's own.
+//!
+//! A container of the host's root must be entered by a process whose binary cannot be reopened for writing
+//! (CVE-2019-5736), so `create`, `run` and `exec` execute the program once more, from a read-only, detached mount of
+//! itself. Whatever comes before that is done twice: the C library asks the processor for its features (41 `cpuid`, each
+//! of them a trap in a virtual machine), relocates the program, and the runtime sets itself up. So the decision is made
+//! here, from the words of the command line alone, and everything else goes on at the usual entry.
+//!
+//! It may be wrong either way at the cost of time only: `cli::exe::protect` decides by the parsed configuration.
+//!
+//! Nothing is relocated yet: no function of another crate but inlined ones, no static that holds an address, no panic, no
+//! thread-local. `no_builtins` keeps the compiler from putting calls of `memcmp` and the like in place of loops.
+#![no_std]
+#![no_builtins]
+#![cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+
+use core::arch::{asm, naked_asm};
+use core::mem::MaybeUninit;
+
+/// The number of the descriptor that holds the read-only mount until nothing waits for its end any more. Far from those
+/// that a caller hands down to the container, and within the first table of descriptors.
+pub const HELD: i32 = 61;
+
+/// The program's entry, by the linker's `-e`: looks at the words, then goes on with the C library's entry.
+///
+/// # Safety
+/// For the kernel to jump to, with the stack that it makes for a new program.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rustbox_entry() -> ! {
+    // The stack is aligned to 16 and `rdx` belongs to the C library; two pushes keep both for the call.
+    naked_asm!(
+        "mov rdi, rsp", "push rdx", "push rdx", "call {early}", "pop rdx", "pop rdx", "jmp _start",
+        early = sym early
+    )
+}
+
+/// Executes the program from a read-only mount where its words ask for it; returns where not, or where that fails.
+///
+/// # Safety
+/// `stack` is what the kernel has made: the count of words, the words, a null, the environment, a null.
+unsafe extern "C" fn early(stack: *const usize) {
+    // SAFETY: as above.
+    unsafe {
+        let count = *stack;
+        let words: *const Word = stack.add(1).cast();
+        if let Some(called) = called(words, count)
+            && may_be_written()
+            && (called.executes || lacks_user_namespace(called.bundle))
+        {
+            execute_read_only(words, words.add(count + 1));
+        }
+    }
+}
+
+/// A string that ends in a null byte.
+type Word = *const u8;
+
+/// A command that enters a container.
+struct Called {
+    /// It is `exec`, whose container is not looked at.
+    executes: bool,
+    /// The bundle of `create` and `run`.
+    bundle: Word,
+}
+
+/// The command that the words call, where it enters a container that may be of the host's root.
+///
+/// # Safety
+/// `words` are `count` strings.
+unsafe fn called(words: *const Word, count: usize) -> Option<Called> {
+    let mut command = 0;
+    let mut bundle: Word = c".".as_ptr().cast();
+    let mut at = 1;
+    while at < count {
+        // SAFETY: below `count`.
+        unsafe {
+            let word = *words.add(at);
+            if command == 0 && (starts(word, b"create\0") || starts(word, b"run\0")) {
+                command = *word;
+            } else if command == 0 && starts(word, b"exec\0") {
+                return Some(Called { executes: true, bundle });
+            } else if command == b'r' && (starts(word, b"--\0") || starts(word, b"--code") || starts(word, b"--source"))
+            {
+                // What is judged without a bundle has a user namespace.
+                return None;
+            } else if starts(word, b"-b\0") || starts(word, b"--bundle\0") {
+                at += 1;
+                if at < count {
+                    bundle = *words.add(at);
+                }
+            } else if starts(word, b"--bundle=") {
+                bundle = word.add(b"--bundle=".len());
+            }
+        }
+        at += 1;
+    }
+    if command == 0 { None } else { Some(Called { executes: false, bundle }) }
+}
+
+/// Whether a word begins with these bytes; with a null at their end, whether it is these.
+///
+/// # Safety
+/// `word` is a string.
+unsafe fn starts(word: Word, with: &[u8]) -> bool {
+    let mut at = 0;
+    while at < with.len() {
+        // SAFETY: the loop has not passed the string's null, which none of `with` but its last byte equals.
+        if unsafe { *word.add(at) != *with.as_ptr().add(at) } {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+/// Whether the bundle has a config.json that nowhere says `"type": "user"`.
+///
+/// # Safety
+/// `bundle` is a string.
+unsafe fn lacks_user_namespace(bundle: Word) -> bool {
+    const O_PATH_DIRECTORY: usize = 0o12_200_000;
+    const O_NONBLOCK_NOCTTY: usize = 0o4_400;
+    // SAFETY: the kernel reads strings and fills a `stat`, whose size stands at its byte 48; the mapping is as long as it.
+    unsafe {
+        let dir = call(OPENAT, [AT_FDCWD, bundle as usize, O_PATH_DIRECTORY, 0, 0]);
+        let file = call(OPENAT, [dir as usize, c"config.json".as_ptr() as usize, O_NONBLOCK_NOCTTY, 0, 0]);
+        call(CLOSE, [dir as usize, 0, 0, 0, 0]);
+        if file < 0 {
+            return false;
+        }
+        let mut stat = MaybeUninit::<[usize; 18]>::uninit();
+        let known = call(FSTAT, [file as usize, stat.as_mut_ptr() as usize, 0, 0, 0]);
+        let length = if known == 0 { *stat.as_ptr().cast::<usize>().add(6) } else { 0 };
+        let text = map(file as usize, length);
+        call(CLOSE, [file as usize, 0, 0, 0, 0]);
+        if text.is_null() {
+            return false;
+        }
+        let lacks = !names_user_namespace(text, length);
+        call(MUNMAP, [text as usize, length, 0, 0, 0]);
+        lacks
+    }
+}
+
+/// Whether the text has `"type": "user"` somewhere.
+///
+/// # Safety
+/// `text` is as long as `length` says.
+unsafe fn names_user_namespace(text: *const u8, length: usize) -> bool {
+    const TYPE: &[u8] = b"\"type\"";
+    const USER: &[u8] = b"\"user\"";
+    // SAFETY: every index is compared with `length` first.
+    let has = |at: usize, what: &[u8]| unsafe {
+        let mut same = 0;
+        while same < what.len() && at + same < length && *text.add(at + same) == *what.as_ptr().add(same) {
+            same += 1;
+        }
+        same == what.len()
+    };
+    // SAFETY: the same.
+    let blank = |at: usize| unsafe { at < length && (*text.add(at)).is_ascii_whitespace() };
+    let mut at = 0;
+    while at < length {
+        if has(at, TYPE) {
+            let mut value = at + TYPE.len();
+            while blank(value) {
+                value += 1;
+            }
+            if has(value, b":") {
+                value += 1;
+                while blank(value) {
+                    value += 1;
+                }
+                if has(value, USER) {
+                    return true;
+                }
+            }
+        }
+        at += 1;
+    }
+    false
+}
+
+const SELF: &core::ffi::CStr = c"/proc/self/exe";
+
+/// Whether this is the host's root, executing a file on a mount that may be written.
+fn may_be_written() -> bool {
+    const ST_RDONLY: usize = 1;
+    let mut statfs = MaybeUninit::<[usize; 15]>::uninit();
+    // SAFETY: the kernel reads a string and fills a `statfs`, whose flags are its eleventh word.
+    unsafe {
+        call(GETEUID, [0; 5]) == 0
+            && call(STATFS, [SELF.as_ptr() as usize, statfs.as_mut_ptr() as usize, 0, 0, 0]) == 0
+            && *statfs.as_ptr().cast::<usize>().add(10) & ST_RDONLY == 0
+    }
+}
+
+/// Executes this program from a read-only mount of its file; returns where it has not the privilege.
+///
+/// # Safety
+/// The words and the environment are as the kernel has made them.
+unsafe fn execute_read_only(words: *const Word, environment: *const Word) {
+    const OPEN_TREE_CLONE_CLOEXEC: usize = 0o2_000_001;
+    const AT_EMPTY_PATH: usize = 0x1000;
+    const F_DUPFD: usize = 0;
+    // `struct mount_attr`: MOUNT_ATTR_RDONLY to be set.
+    let read_only: [u64; 4] = [1, 0, 0, 0];
+    let empty = c"".as_ptr() as usize;
+    // SAFETY: the kernel reads strings and `read_only`.
+    unsafe {
+        let tree = call(OPEN_TREE, [AT_FDCWD, SELF.as_ptr() as usize, OPEN_TREE_CLONE_CLOEXEC, 0, 0]);
+        if tree < 0 {
+            return;
+        }
+        let attributes = [tree as usize, empty, AT_EMPTY_PATH, read_only.as_ptr() as usize, size_of_val(&read_only)];
+        if call(MOUNT_SETATTR, attributes) == 0 {
+            // A detached mount ends with its last descriptor, and whoever closes that waits for RCU: it outlives the
+            // execution, and is closed where there is time to wait.
+            let held = call(FCNTL, [tree as usize, F_DUPFD, HELD as usize, 0, 0]);
+            if held != HELD as isize {
+                call(CLOSE, [held as usize, 0, 0, 0, 0]);
+            }
+            let from = if held == HELD as isize { held } else { tree };
+            call(EXECVEAT, [from as usize, empty, words as usize, environment as usize, AT_EMPTY_PATH]);
+            call(CLOSE, [from as usize, 0, 0, 0, 0]);
+        }
+        call(CLOSE, [tree as usize, 0, 0, 0, 0]);
+    }
+}
+
+/// A private mapping of a file, to be read; null where it cannot be.
+///
+/// # Safety
+/// As `mmap(2)`.
+unsafe fn map(file: usize, length: usize) -> *const u8 {
+    const PROT_READ: usize = 1;
+    const MAP_PRIVATE: usize = 2;
+    let address: isize;
+    // SAFETY: a new mapping, by the kernel's calling convention.
+    unsafe {
+        asm!("syscall", inlateout("rax") MMAP as isize => address, in("rdi") 0, in("rsi") length, in("rdx") PROT_READ,
+            in("r10") MAP_PRIVATE, in("r8") file, in("r9") 0, lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    if address < 0 { core::ptr::null() } else { address as *const u8 }
+}
+
+/// A system call.
+///
+/// # Safety
+/// As the call.
+unsafe fn call(number: usize, arguments: [usize; 5]) -> isize {
+    let [a, b, c, d, e] = arguments;
+    let result;
+    // SAFETY: the kernel's calling convention.
+    unsafe {
+        asm!("syscall", inlateout("rax") number as isize => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d,
+            in("r8") e, lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    result
+}
+
+const AT_FDCWD: usize = -100_isize as usize;
+const CLOSE: usize = 3;
+const FSTAT: usize = 5;
+const MMAP: usize = 9;
+const MUNMAP: usize = 11;
+const FCNTL: usize = 72;
+const GETEUID: usize = 107;
+const STATFS: usize = 137;
+const OPENAT: usize = 257;
+const EXECVEAT: usize = 322;
+const OPEN_TREE: usize = 428;
+const MOUNT_SETATTR: usize = 442;
