@@ -107,6 +107,10 @@ fn a_commands_name_elsewhere_in_the_line_calls_nothing() {
     t.bare(&["--root", root, "state", "create", "list"]).usage().says(&["unexpected argument 'list'"]);
     assert!(t.bare(&["help", "create"]).ok().stdout.contains("Usage: rustbox create"));
     assert!(t.bare(&["create", "--help"]).ok().stdout.contains("Global options"));
+    let version = t.bare(&["--version"]).ok().stdout;
+    assert!(version.starts_with("rustbox version "), "{version}");
+    assert_eq!(t.bare(&["-V", "list"]).ok().stdout, version);
+    t.bare(&[]).usage().says(&["Usage: rustbox"]);
     t.bare(&["creat", "x"]).usage().says(&["unrecognized subcommand 'creat'", "create"]);
 }
 

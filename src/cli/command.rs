@@ -25,11 +25,12 @@ macro_rules! commands {
         impl Command {
             /// Adds to a definition the one command that the first of the words to be any command's name calls, unless
             /// that word is the value of an option.
-            pub fn augment_called(command: clap::Command, words: &[OsString]) -> Option<clap::Command> {
-                words.iter().skip(1).find_map(|word| match word.to_str() {
+            pub fn augment_called(definition: clap::Command, words: &[OsString]) -> clap::Command {
+                let called = words.iter().skip(1).find_map(|word| match word.to_str() {
                     $(Some($name) => Some(<$args>::augment_args(clap::Command::new($name))),)+
                     _ => None,
-                }).map(|called| command.subcommand(called))
+                });
+                definition.subcommands(called)
             }
         }
 

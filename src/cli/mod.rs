@@ -41,10 +41,10 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 
 use crate::error::Error;
+use crate::sys::entry;
 use crate::worker::Standing;
 use crate::worker::metrics::{self as counts, file::Trouble};
 use crate::worker::standing::Cause;
-use crate::sys::entry;
 pub use command::Command;
 pub use global::Global;
 
@@ -65,9 +65,8 @@ const VERSION: &str = concat!(
 #[derive(Debug, Parser)]
 #[command(name = "rustbox", version = VERSION, disable_version_flag = true, max_term_width = 100, propagate_version = false, subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
-    /// Print the versions of the program and of the specification
-    #[arg(short = 'v', visible_short_alias = 'V', long, action = clap::ArgAction::Version)]
-    version: Option<bool>,
+    #[command(flatten)]
+    version: Version,
     /// Options of every command.
     #[command(flatten)]
     pub global: Global,
@@ -76,15 +75,18 @@ pub struct Cli {
     pub command: Command,
 }
 
+#[derive(Debug, Args)]
+struct Version {
+    /// Print the versions of the program and of the specification
+    #[arg(short = 'v', visible_short_alias = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+}
+
 /// Runs the command line and gives its exit status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     entry::adopt();
     let arguments: Vec<_> = arguments.into_iter().collect();
-    let parsed = match parse_called(&arguments) {
-        Some(parsed) => Ok(parsed),
-        None => Cli::try_parse_from(&arguments).map(|Cli { global, command, .. }| (global, command)),
-    };
-    let (global, command) = match parsed {
+    let (global, command) = match parse(&arguments) {
         Ok(parsed) => parsed,
         Err(error) => {
             // Where even this cannot be printed, nobody is there to read it.
@@ -145,11 +147,20 @@ fn dispatch(global: &Global, command: Command) -> ExitCode {
 
 /// Parses the line for the command that its words seem to call, as if there were no other: clap copies every global
 /// option for every command that it knows of, which takes longer than all else before the first call for a container.
-/// Nothing where that fails: then the whole definition decides, about help, versions and errors.
-fn parse_called(arguments: &[OsString]) -> Option<(Global, Command)> {
-    let definition = Global::augment_args(clap::Command::new("rustbox").disable_help_subcommand(true));
-    let mut matches = Command::augment_called(definition, arguments)?.try_get_matches_from(arguments).ok()?;
-    Some((Global::from_arg_matches_mut(&mut matches).ok()?, Command::from_arg_matches_mut(&mut matches).ok()?))
+/// Where that fails the whole definition decides, about help and errors; but the version is the same with either.
+fn parse(arguments: &[OsString]) -> Result<(Global, Command), clap::Error> {
+    let definition = clap::Command::new("rustbox").version(VERSION).disable_version_flag(true);
+    let definition = Version::augment_args(definition).disable_help_subcommand(true);
+    let definition = Command::augment_called(Global::augment_args(definition), arguments);
+    let called = definition.try_get_matches_from(arguments).and_then(|mut matches| {
+        Ok((Global::from_arg_matches_mut(&mut matches)?, Command::from_arg_matches_mut(&mut matches)?))
+    });
+    match called {
+        Err(error) if error.kind() != ErrorKind::DisplayVersion => {
+            Cli::try_parse_from(arguments).map(|Cli { global, command, .. }| (global, command))
+        }
+        called => called,
+    }
 }
 
 /// The exit status of a command line that makes no sense: each command has its own.

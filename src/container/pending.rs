@@ -103,7 +103,9 @@ impl Pending<'_> {
         // Where no pid namespace ends them all, this says who belongs to the container.
         let mount_namespace = if self.alone { None } else { cleanup::orphans::mount_namespace(pid) };
         self.directory.record_init(&self.init_file, init, mount_namespace)?;
-        conversation.channel.send(&Message::Commit)?;
+        if !self.record.ungated {
+            conversation.channel.send(&Message::Commit)?;
+        }
         Ok(init)
     }
 

@@ -302,12 +302,13 @@ impl Init<'_> {
 
     /// Waits until the creator says so: true to go on, false where it has died.
     fn wait_for_start(&self) -> Result<bool> {
+        let Some(gate) = &self.gate else {
+            // That it is on record needs no word of its own: either way init ends with its creator.
+            return Ok(self.channel.receive()? == Some(Message::Start));
+        };
         if self.channel.receive()? != Some(Message::Commit) {
             return Ok(false);
         }
-        let Some(gate) = &self.gate else {
-            return Ok(self.channel.receive()? == Some(Message::Start));
-        };
         let mut byte = [0u8];
         loop {
             match nix::unistd::read(std::os::fd::AsRawFd::as_raw_fd(&gate.open), &mut byte) {

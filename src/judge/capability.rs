@@ -1,6 +1,6 @@
 //! What this host can do for a judged run: one look, as data, for `--dry-run`, for refusing, and for degrading.
 
-use std::os::fd::AsFd;
+use std::ffi::CStr;
 use std::path::Path;
 
 use serde::Serialize;
@@ -231,25 +231,25 @@ fn namespace(flag: i32, file: &str) -> (bool, String) {
 /// proc, which would show what is hidden (`mount_too_revealing()`). Asked by mount id of what engines mask, which is
 /// cheaper than mountinfo.
 fn masked_proc() -> Option<&'static str> {
-    const PLACES: [&str; 14] = [
-        "/proc/acpi",
-        "/proc/asound",
-        "/proc/bus",
-        "/proc/fs",
-        "/proc/interrupts",
-        "/proc/irq",
-        "/proc/kcore",
-        "/proc/keys",
-        "/proc/latency_stats",
-        "/proc/scsi",
-        "/proc/sched_debug",
-        "/proc/sys",
-        "/proc/sysrq-trigger",
-        "/proc/timer_list",
+    const PLACES: [&CStr; 14] = [
+        c"/proc/acpi",
+        c"/proc/asound",
+        c"/proc/bus",
+        c"/proc/fs",
+        c"/proc/interrupts",
+        c"/proc/irq",
+        c"/proc/kcore",
+        c"/proc/keys",
+        c"/proc/latency_stats",
+        c"/proc/scsi",
+        c"/proc/sched_debug",
+        c"/proc/sys",
+        c"/proc/sysrq-trigger",
+        c"/proc/timer_list",
     ];
-    let id = |place: &str| path::open(place, libc::O_PATH).and_then(|fd| path::mount_id(fd.as_fd())).ok();
-    let proc = id("/proc")?;
-    PLACES.into_iter().find(|place| id(place).is_some_and(|mount| mount != proc))
+    let proc = path::mount_id_of(c"/proc").ok()?;
+    let masked = |place: &&CStr| path::mount_id_of(place).is_ok_and(|mount| mount != proc);
+    PLACES.into_iter().find(masked)?.to_str().ok()
 }
 
 #[cfg(test)]

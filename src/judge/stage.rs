@@ -156,7 +156,11 @@ impl Stage {
     /// # Errors
     /// What the file system answers.
     pub fn remove(self) -> Result<()> {
-        std::fs::remove_dir_all(&self.directory).at("remove", self.directory.display())
+        let removed = match self.boxed.get() || self.private {
+            true => std::fs::remove_dir_all(&self.directory),
+            false => std::fs::remove_dir(&self.directory),
+        };
+        removed.at("remove", self.directory.display())
     }
 }
 

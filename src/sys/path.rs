@@ -191,11 +191,22 @@ pub fn is_read_only(fd: BorrowedFd<'_>) -> Result<bool> {
 /// # Errors
 /// `ENOSYS` where the kernel is older than 5.8.
 pub fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
+    mount_id_at(fd, c"", libc::AT_EMPTY_PATH)
+}
+
+/// [`mount_id`] of what a path names, links not followed.
+///
+/// # Errors
+/// As `statx(2)`, and as [`mount_id`].
+pub fn mount_id_of(path: &CStr) -> Result<u64> {
+    mount_id_at(CWD, path, libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT)
+}
+
+fn mount_id_at(dir: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<u64> {
     const STATX_MNT_ID: u32 = 0x1000;
     let mut stat = std::mem::MaybeUninit::<libc::statx>::uninit();
-    // SAFETY: a valid descriptor, a constant string and room for one `statx`.
-    let done =
-        unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_MNT_ID, stat.as_mut_ptr()) };
+    // SAFETY: a valid descriptor, a NUL-terminated string and room for one `statx`.
+    let done = unsafe { libc::statx(dir.as_raw_fd(), path.as_ptr(), flags, STATX_MNT_ID, stat.as_mut_ptr()) };
     check(done.into())?;
     // SAFETY: the call succeeded, so the kernel has filled it in.
     let stat = unsafe { stat.assume_init() };
