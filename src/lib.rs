@@ -15,6 +15,8 @@
 //! | [`worker`] | health, what dead commands have left, recovery, metrics |
 //! | [`cli`] | one file per command |
 //! | [`sys`] | the system calls: the only module with `unsafe` |
+//!
+//! Before all of it runs `support/entry`, which must come before the C library and so is a crate of its own.
 
 pub mod cgroup;
 pub mod cleanup;
