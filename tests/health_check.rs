@@ -24,6 +24,8 @@ fn history(t: &Test) -> Vec<Value> {
 fn refuses_work(t: &Test, reason: &str) {
     let c = t.bundle(sh("true"));
     c.create().fails().code(4).says(&["quarantined", reason]);
+    let bundle = c.bundle.to_str().unwrap();
+    t.runtime(&["restore", "--bundle", bundle, "--image-path", "/no/such", &c.id]).fails().code(4).says(&[reason]);
     t.runtime(&["run", "--code", "true", &format!("rbt-{}-code", t.tag)]).fails().code(4).says(&[reason]);
 }
 
@@ -76,6 +78,8 @@ fn a_check_runs_canaries_whose_verdicts_come_out_right() {
     let looked = health(&t, &["--json"]).ok().json();
     assert_eq!((&looked["canaries"], &looked["changed"]), (&Value::Null, &json!([])));
     assert_eq!(history(&t).len(), 0, "a healthy worker that is checked has not changed");
+    let counts = t.runtime(&["metrics"]).ok();
+    assert!(counts.stdout.contains("rustbox_executions_total 0\n"), "a canary is nobody's submission: {counts:?}");
     t.assert_nothing_left();
 }
 

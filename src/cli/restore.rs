@@ -57,6 +57,7 @@ pub fn main(global: &Global, args: &Args) -> ExitCode {
 }
 
 fn run(global: &Global, args: &Args) -> Result<u8> {
+    global.standing().admit()?;
     let bundle = BundleArgs {
         bundle: args.bundle.clone(),
         config: PathBuf::from("config.json"),
