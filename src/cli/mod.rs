@@ -100,7 +100,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return ExitCode::FAILURE;
     }
     global.log().debug(|| format!("command: {command:?}"));
-    counts::count_in(global.metrics_file());
+    let place = global.clone();
+    counts::count_in(move || place.metrics_file());
     let status = dispatch(&global, command);
     match counts::trouble() {
         Some(Trouble::Unusable(error)) => global.log().warn(&format!("nothing is counted: {error}")),

@@ -22,12 +22,12 @@ use crate::sys::words::Words;
 use crate::worker::standing;
 pub use exposition::{Format, Now, expose};
 
-static PLACE: OnceLock<PathBuf> = OnceLock::new();
+static PLACE: OnceLock<Box<dyn Fn() -> PathBuf + Send + Sync>> = OnceLock::new();
 static COUNTS: OnceLock<Result<Words, Trouble>> = OnceLock::new();
 
-/// Says in which file this process counts. Only the first call has an effect; nothing is opened before the first count.
-pub fn count_in(file: PathBuf) {
-    let _ = PLACE.set(file);
+/// Says in which file this process counts. Only the first call has an effect; the file is asked for at the first count.
+pub fn count_in(file: impl Fn() -> PathBuf + Send + Sync + 'static) {
+    let _ = PLACE.set(Box::new(file));
 }
 
 /// Why nothing was counted, where something was to be.
@@ -116,7 +116,7 @@ fn word(value: impl serde::Serialize) -> String {
 /// The file, opened once.
 fn counts() -> Option<&'static Words> {
     let place = PLACE.get()?;
-    COUNTS.get_or_init(|| file::open(place)).as_ref().ok()
+    COUNTS.get_or_init(|| file::open(&place())).as_ref().ok()
 }
 
 fn add(metric: &Metric, value: &str, amount: u64) {
