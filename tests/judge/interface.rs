@@ -83,7 +83,7 @@ fn the_schema_in_the_documentation_has_the_same_keys() {
 /// As much of JSON Schema as the document uses: type, enum, const, properties, required, additionalProperties, items, $ref,
 /// anyOf.
 #[track_caller]
-fn check(root: &Value, schema: &Value, value: &Value, at: &str) {
+pub fn check(root: &Value, schema: &Value, value: &Value, at: &str) {
     if let Some(reference) = schema["$ref"].as_str() {
         return check(root, root.pointer(&reference[1..]).unwrap(), value, at);
     }

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::common::{Out, Test, executable};
+use super::common::{Out, Test, binary, executable, until};
+use super::interface::check;
+use super::programs::{at_home, missing};
 use super::{assert_clean, fresh_id, rustbox_only};
 
 /// Adds two numbers, unless told to do otherwise by the first.
@@ -41,6 +43,22 @@ fn words(result: &Value) -> Vec<String> {
     tests.iter().map(|it| format!("{} {}", it["test"].as_str().unwrap(), it["status"].as_str().unwrap())).collect()
 }
 
+/// The whole is as docs/tests.schema.json says, each test as docs/verdict.schema.json does.
+#[track_caller]
+fn in_schema(result: &Value) {
+    let schema = |name: &str| -> Value {
+        let text = std::fs::read_to_string(format!("{}/docs/{name}.schema.json", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        serde_json::from_str(&text).unwrap()
+    };
+    let (whole, verdict) = (schema("tests"), schema("verdict"));
+    check(&whole, &whole, result, "$");
+    for test in result["tests"].as_array().unwrap() {
+        let mut test = test.clone();
+        ["test", "group", "score"].map(|key| test.as_object_mut().unwrap().shift_remove(key).unwrap());
+        check(&verdict, &verdict, &test, "$.tests[]");
+    }
+}
+
 #[test]
 fn each_test_each_group_and_all_have_a_result() {
     rustbox_only!();
@@ -75,6 +93,7 @@ fn each_test_each_group_and_all_have_a_result() {
     let wrong = &result["tests"][5];
     assert_eq!((&wrong["cause"], &wrong["actor"]), (&"wa_checker".into(), &"judge".into()));
     assert_eq!(wrong["evidence"]["checker"]["message"], "word 1 is `-2`, not `-3`");
+    in_schema(&result);
     // Each test can be judged again by its evidence.
     for one in result["tests"].as_array().unwrap() {
         std::fs::write(test.path("one.json"), one.to_string()).unwrap();
@@ -333,6 +352,7 @@ fn a_program_and_an_interactor_talk_and_the_first_to_break_it_off_is_to_blame() 
         let program = ["--json", "--language", "python", "--code", code, "--time", "0.5", "--wall-time", wall];
         let args = [&program[..], &["--tests", &tests, "--interactor", interactor]].concat();
         let mut result = run(&test, &args).json();
+        in_schema(&result);
         result["tests"][0].take()
     };
     for (what, code, status, cause) in [
@@ -411,7 +431,24 @@ fn garbage_and_giants_as_source_get_a_verdict_or_a_word() {
         let expected: &[&str] = if name.starts_with("a.c") { &["CE"] } else { &["RE", "SIG"] };
         assert!(expected.contains(&verdict["status"].as_str().unwrap()), "{name}: {verdict:#}");
     }
-    // 64 MiB, and one byte more.
+    for (name, language) in
+        [("a.rs", "rust"), ("a.go", "go"), ("Main.java", "java"), ("a.js", "javascript"), ("a.ts", "typescript")]
+    {
+        if let Some(reason) = missing(&test, language) {
+            super::common::report_skip(&reason);
+            continue;
+        }
+        std::fs::write(test.path(name), &noise).unwrap();
+        let verdict = at_home(&test, &["run", "--json", "--source", name, &fresh_id(&test)]).code(1).json();
+        let expected = if language == "javascript" { "RE" } else { "CE" };
+        assert_eq!(verdict["status"], expected, "{name}: {verdict:#}");
+        assert_clean(&test);
+    }
+    // 64 MiB, compiled or not, and one byte more.
+    let giant = [&b"int main(void) { return 5; }\n//"[..], &vec![b'x'; (64 << 20) - 31]].concat();
+    std::fs::write(test.path("big.c"), giant).unwrap();
+    let verdict = run(&test, &["--json", "--source", "big.c"]).code(1).json();
+    assert_eq!((&verdict["status"], &verdict["exit_code"]), (&"RE".into(), &5.into()), "{:#}", verdict["compile"]);
     let size = 64 << 20;
     std::fs::write(test.path("big.sh"), [&b"exit 5\n"[..], &vec![b'#'; size - 7]].concat()).unwrap();
     assert_eq!(run(&test, &["--json", "--source", "big.sh"]).code(1).json()["exit_code"], 5);
@@ -427,5 +464,44 @@ fn a_missing_toolchain_is_refused_with_what_to_install() {
     let out = test.shell(hide, &["run", "--language", "c", "--code", "int main(void) {}"]).code(4);
     out.says(&["toolchain of language `c` is missing", "gcc", "install gcc, libc6-dev"]);
     assert!(test.shell(hide, &["languages", "c"]).code(1).stdout.contains("MISSING"));
+    assert_clean(&test);
+}
+
+#[test]
+fn a_cancelled_run_of_many_tests_ends_with_the_test_that_runs() {
+    rustbox_only!();
+    let test = Test::new();
+    let tests = problem(&test, &[("1", "1 1", "2"), ("2", "-2 0", ""), ("3", "1 1", "2")]);
+    let id = fresh_id(&test);
+    let mut command = std::process::Command::new(binary());
+    command.arg("--root").arg(&test.root);
+    command.args(["run", "--json-lines", "--code", ADD, "--tests", &tests, "--wall-time", "15", &id]);
+    let running = test.spawn(command, std::process::Stdio::null());
+    running.wait_for("\"test\":\"1\"");
+    until("the second sandbox", || test.root.join(&id).join("init").exists());
+    running.signal(15);
+    let out = running.wait().code(3);
+    let lines: Vec<Value> = out.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[1]["cause"], &lines[2]["skipped"]), (3, &"ie_cancelled".into(), &1.into()));
+    assert_clean(&test);
+}
+
+#[test]
+fn nothing_survives_a_conversation_whose_judge_is_killed() {
+    rustbox_only!();
+    let test = Test::new();
+    let tests = problem(&test, &[("1", "617", "")]);
+    std::fs::write(test.path("interactor.py"), INTERACTOR).unwrap();
+    let id = fresh_id(&test);
+    let mut command = std::process::Command::new(binary());
+    command.arg("--root").arg(&test.root).args(["run", "--code", "sleep 15", "--tests", &tests, "--wall-time", "15"]);
+    command.args(["--interactor", "interactor.py", &id]);
+    let running = test.spawn(command, std::process::Stdio::null());
+    until("both sandboxes", || {
+        [id.clone(), format!("{id}-interactor")].iter().all(|id| test.root.join(id).join("init").exists())
+    });
+    running.signal(9);
+    let _ = running.wait();
+    test.runtime(&["health", "--recover"]).ok();
     assert_clean(&test);
 }
