@@ -54,7 +54,9 @@ fn in_schema(result: &Value) {
     check(&whole, &whole, result, "$");
     for test in result["tests"].as_array().unwrap() {
         let mut test = test.clone();
-        ["test", "group", "score"].map(|key| test.as_object_mut().unwrap().shift_remove(key).unwrap());
+        for key in ["test", "group", "score"] {
+            test.as_object_mut().unwrap().shift_remove(key).unwrap();
+        }
         check(&verdict, &verdict, &test, "$.tests[]");
     }
 }
