@@ -319,3 +319,23 @@ fn kernel_memory_charged_in_steps_is_never_the_hosts_fault() {
     }
     super::assert_clean(&test);
 }
+
+/// Page cache is charged to whoever reads first, and given back when the limit is met: charges were refused, and nobody
+/// was killed.
+#[test]
+fn a_file_larger_than_the_memory_limit_can_be_read() {
+    super::rustbox_only!();
+    let test = Test::new();
+    let file = test.path("large");
+    let written = std::process::Command::new("dd")
+        .args(["if=/dev/zero", "bs=1M", "count=96", "oflag=direct", "status=none"])
+        .arg(format!("of={}", file.display()))
+        .status();
+    if !written.unwrap().success() {
+        super::common::skip!("the test directory's file system cannot write past the page cache");
+    }
+    let share = format!("/large={}", file.display());
+    let options = ["--memory", "32M", "--time", "10", "--dir", &share];
+    let verdict = judged(&test, "sh", "wc -c < /large; cat /large > /dev/null", &options, OK);
+    assert!(verdict["memory_peak_bytes"].as_u64().unwrap() > 16 << 20, "it was charged: {verdict:#}");
+}
