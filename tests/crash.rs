@@ -125,3 +125,24 @@ fn a_create_in_a_joined_pid_namespace_killed_at_any_call_or_failing_is_proved_go
     host.delete_force().ok();
     t.assert_nothing_left();
 }
+
+#[test]
+fn a_message_that_cannot_be_written_ends_nothing_in_the_middle() {
+    rustbox_only!();
+    let t = Test::new();
+    let full = "exec \"$@\" 2>/dev/full";
+    let c = t.bundle(spec().args(&["/no/such"]));
+    let bundle = c.bundle.to_str().unwrap();
+    let out = t.shell(full, &["create", "--bundle", bundle, &c.id]);
+    assert_eq!((out.signal, out.code), (None, 1), "{out:?}");
+    // A warning in the middle of a release.
+    let c = t.bundle(sh("true").hook("poststop", "exit 7"));
+    c.up();
+    c.wait_status("stopped");
+    t.shell(full, &["delete", &c.id]).ok();
+    let id = format!("rbt-{}-judge", t.tag);
+    let out = t.shell(full, &["run", "--code", "echo x >&2; exit 3", &id]);
+    assert_eq!(out.signal, None, "{out:?}");
+    t.runtime(&["health", "--verify-clean"]).ok();
+    t.assert_nothing_left();
+}

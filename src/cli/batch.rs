@@ -1,7 +1,7 @@
 //! `rustbox batch`: jobs in, verdicts out, one JSON object a line.
 
 use std::fs::File;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -83,7 +83,8 @@ fn run(global: &Global, args: &Args) -> Result<u8> {
     let summary = batch::run(&judge, batch, &mut caller)?;
     caller.bar.finish_and_clear();
     if !args.quiet {
-        eprintln!("{}", summary.line());
+        // Where it cannot be written nobody reads it.
+        let _ = writeln!(std::io::stderr(), "{}", summary.line());
     }
     Ok(match () {
         () if summary.refused.is_some() => 4,

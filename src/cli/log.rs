@@ -31,7 +31,7 @@ pub struct Log<'a> {
 impl Log<'_> {
     /// A failure of the command: to the file, and to stderr in plain words.
     pub fn error(&self, text: &str) {
-        eprintln!("rustbox: {text}");
+        complain(text);
         if self.file.is_some() {
             self.set_up();
             tracing::error!("{text}");
@@ -40,7 +40,7 @@ impl Log<'_> {
 
     /// Something that went wrong without failing the command.
     pub fn warn(&self, text: &str) {
-        eprintln!("rustbox: warning: {text}");
+        complain(&format!("warning: {text}"));
         if self.file.is_some() {
             self.set_up();
             tracing::warn!("{text}");
@@ -78,7 +78,7 @@ impl Log<'_> {
                 Some(path) => match File::options().append(true).create(true).open(path) {
                     Ok(file) => Box::new(file),
                     Err(error) => {
-                        eprintln!("rustbox: warning: open the log `{}`: {error}", path.display());
+                        complain(&format!("warning: open the log `{}`: {error}", path.display()));
                         return;
                     }
                 },
@@ -93,6 +93,13 @@ impl Log<'_> {
             let _ = tracing::subscriber::set_global_default(subscriber);
         });
     }
+}
+
+/// A line on stderr, in one write. Where it cannot be written nobody reads it, and that is no reason to end in the middle of
+/// something, as `eprintln!` does.
+pub fn complain(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stderr().write_all(format!("rustbox: {text}\n").as_bytes());
 }
 
 /// runc's two shapes of a line.

@@ -96,7 +96,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     if let Err(error) = global.log().open() {
-        eprintln!("rustbox: {error}");
+        log::complain(&error.to_string());
         return ExitCode::FAILURE;
     }
     global.log().debug(|| format!("command: {command:?}"));

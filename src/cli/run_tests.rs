@@ -1,6 +1,6 @@
 //! `rustbox run --tests`: a submission and its tests in, a verdict for each and for all out.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -117,7 +117,8 @@ impl Show {
             // What the compiler says, of warnings too.
             let compiler = result.compile.iter().map(|compile| &compile.step);
             for text in compiler.flat_map(|step| [&step.stdout, &step.stderr]).filter(|text| !text.is_empty()) {
-                eprint!("{text}");
+                // Where it cannot be written nobody reads it.
+                let _ = write!(std::io::stderr(), "{text}");
             }
             say(&result.summary(self.width))?;
         }
