@@ -1,8 +1,8 @@
 //! The same configurations by rustbox and by another runtime: what a container sees is the same, or the difference is on
 //! the reviewed list with its reason.
 //!
-//! `RUSTBOX_DIFFERENTIAL=N` takes N configurations instead of a few, and from 300 on holds that every entry of the list was
-//! needed; `RUSTBOX_DIFFERENTIAL_SEED=TEXT` takes others; with `RUSTBOX_DIFFERENTIAL_SMALLER=1` what fails is shown made
+//! `RUSTBOX_DIFFERENTIAL=N` takes N configurations instead of a few, and from 300 on names the entries of the list that
+//! nothing needed; `RUSTBOX_DIFFERENTIAL_SEED=TEXT` takes others; with `RUSTBOX_DIFFERENTIAL_SMALLER=1` what fails is shown made
 //! smaller. About 0.1 s per configuration and peer.
 //!
 //! Its own harness, as libcontainer wants one thread only. Arguments are filters by the peer's name; each configuration
@@ -212,8 +212,7 @@ fn compare(peer: &Runtime, count: usize, seed: &str) -> Tally {
         tally.failed += 1;
     }
     for entry in list.unused(peer.name).into_iter().filter(|_| count >= WHOLE) {
-        println!("reviewed.toml: nothing needs the entry against {}: {} (`{}`)", peer.name, entry.key, entry.peer);
-        tally.failed += 1;
+        println!("reviewed.toml: nothing needed the entry against {}: {} (`{}`)", peer.name, entry.key, entry.peer);
     }
     tally
 }
