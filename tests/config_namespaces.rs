@@ -360,18 +360,25 @@ fn rootless_root_has_a_standing_of_its_own_and_not_the_hosts() {
     fs::set_permissions(host.join("rustbox"), fs::Permissions::from_mode(0o700)).unwrap();
     fs::create_dir_all(home.join(".local/state/rustbox")).unwrap();
     std::os::unix::fs::chown(&home, Some(HOST_ID), Some(HOST_ID)).unwrap();
-    let script = "mount --bind \"$1\" /var/lib && unset RUSTBOX_STATE_DIR && HOME=$2 XDG_RUNTIME_DIR=$2 \
+    let passwd = t.path("passwd");
+    fs::write(&passwd, format!("root:x:0:0::/root:\nx:x:{HOST_ID}:{HOST_ID}::{}:\n", home.display())).unwrap();
+    let script = "mount --bind \"$1\" /var/lib && mount --bind \"$7\" /etc/passwd && unset RUSTBOX_STATE_DIR HOME && export XDG_RUNTIME_DIR=$2 $8 && \
         exec setpriv --reuid=$3 --regid=$3 --clear-groups unshare -Ur \"$4\" run --bundle \"$5\" \"$6\"";
-    let run = || {
+    let run = |variable: &str| {
         let mut command = std::process::Command::new("unshare");
         command.args(["-m", "sh", "-c", script, "sh"]).args([&host, &home]).arg(HOST_ID.to_string());
-        command.arg(binary()).arg(&c.bundle).arg(&c.id);
+        command.arg(binary()).arg(&c.bundle).arg(&c.id).arg(&passwd).arg(variable);
         t.finish(command)
     };
-    assert_eq!(run().ok().line(), "ok");
+    // podman gives some commands no HOME: it is the same place.
+    for variable in [&format!("HOME={}", home.display()), "UNRELATED=1"] {
+        let out = run(variable).ok();
+        assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("ok\n", ""), "{variable}");
+    }
     // A standing that cannot be understood is never taken for a healthy one.
     fs::write(home.join(".local/state/rustbox/health.json"), "garbage").unwrap();
-    run().fails().says(&["quarantined", "health.json"]);
+    run(&format!("HOME={}", home.display())).fails().says(&["quarantined", "health.json"]);
+    run("UNRELATED=1").fails().says(&["quarantined", "health.json"]);
     t.assert_nothing_left();
 }
 

@@ -113,6 +113,7 @@ impl Global {
             Some(dir) => dir,
             None if self.rootless() || in_users_namespace() => home("XDG_STATE_HOME", "rustbox")
                 .or_else(|| home("HOME", ".local/state/rustbox"))
+                .or_else(|| Some(users_home()?.join(".local/state/rustbox")))
                 .unwrap_or_else(|| PathBuf::from("/var/lib/rustbox")),
             None => PathBuf::from("/var/lib/rustbox"),
         }
@@ -146,6 +147,17 @@ impl Global {
     pub fn log(&self) -> Log<'_> {
         Log { file: self.log.as_deref(), format: self.log_format, debug: self.debug }
     }
+}
+
+/// The home that /etc/passwd names: podman gives some commands no HOME, and others one.
+fn users_home() -> Option<PathBuf> {
+    let user = process::user_outside()?.to_string();
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    let home = passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.get(2) == Some(&user.as_str()))?;
+    home.get(5).filter(|home| !home.is_empty()).map(PathBuf::from)
 }
 
 /// Whether root is only the root of a user namespace, as below a rootless engine: /run and /var are not its own.

@@ -11,6 +11,18 @@ pub fn in_user_namespace() -> bool {
     map.split_whitespace().ne(["0", "0", "4294967295"])
 }
 
+/// Who the effective user is outside of the caller's user namespace; `None` where procfs does not tell.
+pub fn user_outside() -> Option<u32> {
+    let user = nix::unistd::geteuid().as_raw();
+    let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
+    map.lines().find_map(|line| {
+        let mut words = line.split_whitespace().map(|word| word.parse::<u32>().ok());
+        let (inside, outside, size) = (words.next()??, words.next()??, words.next()??);
+        let offset = user.checked_sub(inside).filter(|offset| *offset < size)?;
+        outside.checked_add(offset)
+    })
+}
+
 /// `pidfd_open(2)`.
 ///
 /// # Errors
