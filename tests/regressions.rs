@@ -297,3 +297,33 @@ fn a_signal_goes_to_the_containers_process_and_never_to_the_one_that_has_its_pid
     until("the end of the container's own process", || !alive(pid));
     t.assert_nothing_left();
 }
+
+/// Who may mount a FUSE file system may call its mount point anything; the proof must neither fail at that nor overlook a mount
+/// whose name the kernel has escaped.
+#[test]
+fn a_mount_point_that_is_no_text_stops_no_cleanup_and_one_with_a_space_is_not_overlooked() {
+    rustbox_only!();
+    let t = Test::new();
+    let bundle = t.path("bun dle\\");
+    std::fs::create_dir(&bundle).unwrap();
+    let c = t.bundle(spec().args(&["/bin/true"]));
+    std::fs::rename(c.bundle.join("rootfs"), bundle.join("rootfs")).unwrap();
+    std::fs::copy(c.bundle.join("config.json"), bundle.join("config.json")).unwrap();
+    // `$0` is the bundle, `"$@"` the runtime.
+    let script = r#"
+        odd=$(printf '%s/a\377b' "$0") && mkdir "$odd" && mount -t tmpfs none "$odd" || exit 90
+        "$@" create --bundle "$0" "$id" || exit 91
+        mkdir "$0/rootfs/left" && mount -t tmpfs none "$0/rootfs/left" || exit 92
+        umount "$odd"
+        "$@" delete --force --json "$id" && exit 93
+        umount "$0/rootfs/left"
+        mount -t tmpfs none "$odd"
+        "$@" delete --force --json "$id" || exit 94
+        "$@" run --json --code true "$id" || exit 95"#;
+    let place = bundle.to_str().unwrap();
+    let around = format!("id={} exec unshare -m sh -c '{}' '{place}' \"$@\"", c.id, script.replace('\'', "'\\''"));
+    let out = t.shell(&around, &[]).ok();
+    assert!(out.stdout.contains("rootfs/left"), "{out:#?}");
+    assert!(out.stdout.contains("\"proved\": true"), "{out:#?}");
+    t.assert_nothing_left();
+}

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::file::{self, Dir};
+use super::file::Dir;
 use crate::error::{At, Error, Result};
 use crate::sys::path;
 
@@ -286,9 +286,14 @@ fn v1(root: PathBuf, names: &str) -> Option<Hierarchy> {
     (!controllers.is_empty()).then_some(Hierarchy { version: Version::V1, root, controllers })
 }
 
+/// As large as mountinfo gets.
+const LARGEST: usize = 256 << 20;
+
 fn read_file(path: &str) -> Result<String> {
     let fd = path::open(path, libc::O_RDONLY).at("open", path)?;
-    file::read(fd.as_fd()).at("read", path)
+    let bytes = path::read_all(fd.as_fd(), LARGEST).at("read", path)?;
+    // Somebody's mount point may be no text; a cgroup's is.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The fields of a mountinfo line (proc(5)) that matter here.

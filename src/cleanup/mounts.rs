@@ -1,12 +1,14 @@
 //! Mounts that a container may have left in the runtime's own mount namespace.
 
-use std::io::BufReader;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use procfs::FromBufRead;
-use procfs::process::{MountInfo, MountInfos};
-
 use crate::error::{At, Error, Result};
+use crate::sys::mountinfo::{self, Mounted};
+use crate::sys::path;
+
+/// No table of mounts is longer: the kernel has at most 100,000 in a namespace (`fs.mount-max`).
+const LARGEST: usize = 256 << 20;
 
 /// Mount points strictly below the directories, in words. A mount *on* such a directory is the
 /// engine's own (an overlay that it made before `create` and removes after `delete`).
@@ -14,7 +16,7 @@ use crate::error::{At, Error, Result};
 /// # Errors
 /// Where mountinfo cannot be read.
 pub fn below(directories: &[&Path]) -> Result<Vec<String>> {
-    let words = |mount: &MountInfo| format!("mount `{}` on `{}`", mount.fs_type, mount.mount_point.display());
+    let words = |mount: &Mounted| format!("mount `{}` on `{}`", mount.fstype, mount.point.display());
     Ok(find(directories)?.iter().map(words).collect())
 }
 
@@ -23,19 +25,20 @@ pub fn below(directories: &[&Path]) -> Result<Vec<String>> {
 /// # Errors
 /// As [`below`].
 pub fn points_below(directories: &[&Path]) -> Result<Vec<PathBuf>> {
-    Ok(find(directories)?.into_iter().map(|mount| mount.mount_point).collect())
+    Ok(find(directories)?.into_iter().map(|mount| mount.point).collect())
 }
 
-fn find(directories: &[&Path]) -> Result<Vec<MountInfo>> {
+fn find(directories: &[&Path]) -> Result<Vec<Mounted>> {
     const FILE: &str = "/proc/self/mountinfo";
-    let file = std::fs::File::open(FILE).at("open", FILE)?;
-    let mounts = MountInfos::from_buf_read(BufReader::with_capacity(32 << 10, file))
-        .map_err(|error| Error::Other(format!("read `{FILE}`: {error}")))?;
-    let below = |mount: &MountInfo| {
+    let file = path::open(FILE, libc::O_RDONLY).at("open", FILE)?;
+    let table = path::read_all(file.as_fd(), LARGEST).at("read", FILE)?;
+    let mounts =
+        mountinfo::parse(&table).map_err(|line| Error::Other(format!("read `{FILE}`: line {line} is no mount")))?;
+    let below = |mount: &Mounted| {
         directories.iter().any(|directory| {
             // A container whose rootfs is `/` has the whole host below it.
-            *directory != Path::new("/") && mount.mount_point != **directory && mount.mount_point.starts_with(directory)
+            *directory != Path::new("/") && mount.point != **directory && mount.point.starts_with(directory)
         })
     };
-    Ok(mounts.0.into_iter().filter(below).collect())
+    Ok(mounts.into_iter().filter(below).collect())
 }

@@ -14,6 +14,7 @@ pub mod lock;
 pub mod mailbox;
 pub mod mount;
 pub mod mount_at;
+pub mod mountinfo;
 pub mod namespace;
 pub mod path;
 pub mod process;

@@ -8,6 +8,8 @@ use crate::error::{At, Error, Result};
 use crate::sys::Errno;
 use crate::sys::mount::{mount, pivot_root_here, umount2};
 use crate::sys::mount_at::fchdir;
+use crate::sys::mountinfo::{self, Mounted};
+use crate::sys::path::c_path;
 
 /// How the root is entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,56 +68,24 @@ fn chroot_here() -> Result<()> {
 /// Without a pivot the host's mounts stay reachable for who escapes the chroot: at least its procfs and sysfs go.
 fn detach_proc_and_sys() -> Result<()> {
     let here = std::env::current_dir().at("read the path of", "root.path")?;
-    let table = std::fs::read("/proc/self/mountinfo").at("read", "/proc/self/mountinfo")?;
-    for line in String::from_utf8_lossy(&table).lines().rev() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
-        let Some(point) = left.split(' ').nth(4) else { continue };
-        let point = unescape(point);
-        if !(right.starts_with("proc ") || right.starts_with("sysfs "))
-            || std::path::Path::new(&point).starts_with(&here)
-        {
+    const FILE: &str = "/proc/self/mountinfo";
+    let table = std::fs::read(FILE).at("read", FILE)?;
+    let mounts =
+        mountinfo::parse(&table).map_err(|line| Error::Other(format!("read `{FILE}`: line {line} is no mount")))?;
+    for Mounted { point, fstype } in mounts.into_iter().rev() {
+        if !(fstype == "proc" || fstype == "sysfs") || point.starts_with(&here) {
             continue;
         }
-        let path = super::tree::c_string(&point).at("unmount", &point)?;
-        mount(None, &path, None, MS_SLAVE | MS_REC, None).at("set propagation of", &point)?;
+        let path = c_path(&point).at("unmount", point.display())?;
+        mount(None, &path, None, MS_SLAVE | MS_REC, None).at("set propagation of", point.display())?;
         match umount2(&path, MNT_DETACH) {
             Ok(()) => {}
             // Locked by a more privileged namespace: an empty file system covers it.
             Err(Errno::EINVAL | Errno::EPERM) => {
-                mount(Some(c"tmpfs"), &path, Some(c"tmpfs"), 0, None).at("cover", &point)?;
+                mount(Some(c"tmpfs"), &path, Some(c"tmpfs"), 0, None).at("cover", point.display())?;
             }
-            Err(errno) => return Err(Error::sys("unmount", point, errno)),
+            Err(errno) => return Err(Error::sys("unmount", point.display(), errno)),
         }
     }
     Ok(())
-}
-
-/// Decodes the octal escapes of mountinfo (`\040` is a space).
-fn unescape(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        plain.push_str(&rest[..at]);
-        match rest.get(at + 1..at + 4).and_then(|octal| u8::from_str_radix(octal, 8).ok()) {
-            Some(byte) => {
-                plain.push(byte.into());
-                rest = &rest[at + 4..];
-            }
-            None => {
-                plain.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
-    }
-    plain.push_str(rest);
-    plain
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn octal_escapes_of_mountinfo_are_decoded() {
-        assert_eq!(super::unescape(r"/a\040b\134c"), r"/a b\c");
-        assert_eq!(super::unescape(r"/plain\"), r"/plain\");
-    }
 }
