@@ -86,8 +86,19 @@ hostile: deps-test build ## payloads that try to break out, in every language; w
 	integration/hostile/claims
 	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/hostile/run --report docs/security-report.md
 
-COUNT ?= 20000
+COUNT ?= $(if $(filter hostile-load,$(MAKECMDGOALS)),2000,20000)
 SEED ?= 1
+
+.PHONY: hostile-load
+hostile-load: deps-test build ## COUNT judged runs under pressure from outside, supervisors killed at random (half an hour)
+	@integration/ci/need stress-ng:stress-ng
+	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/hostile/load --count $(COUNT) --seed $(SEED)
+
+SECONDS ?= 300
+
+.PHONY: fuzz
+fuzz: deps-test ## random documents, evidence, profiles and tables of mounts into what reads them, for SECONDS
+	integration/hostile/fuzz $(SECONDS)
 
 .PHONY: hostile-configs
 hostile-configs: deps-test build ## COUNT mutated configurations through create and delete, as root (half an hour)
@@ -174,6 +185,14 @@ lint: deps ## check formatting, clippy, and (if installed) cargo-deny and shellc
 deny: deps ## check licences, advisories and sources, installing cargo-deny if missing (minutes)
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny --locked check
+
+.PHONY: sbom
+sbom: deps ## write what is in the binary to target/sbom.json (CycloneDX)
+	integration/ci/sbom >target/sbom.json
+
+.PHONY: unsafe-docs
+unsafe-docs: ## write the inventory of unsafe code, docs/unsafe.md
+	integration/ci/unsafe >docs/unsafe.md
 
 .PHONY: fmt
 fmt: ## format the code
