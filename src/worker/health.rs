@@ -98,7 +98,13 @@ impl Host {
 
     fn reasons(&self) -> Vec<String> {
         let scarce = self.headroom.iter().filter(|it| it.level != Level::Ok).map(Headroom::words);
-        let missing = self.degraded.iter().map(|it| format!("this host cannot give {} ({})", it.control, it.reason));
+        // Who has no privileges runs containers only: that nothing is judged there is no fault.
+        let judges = !self.degraded.iter().any(|it| it.control == "privilege");
+        let missing = self
+            .degraded
+            .iter()
+            .filter(|_| judges)
+            .map(|it| format!("this host cannot give {} ({})", it.control, it.reason));
         let refused = self.sung(Outcome::Refused).take(1).map(Sung::words);
         scarce.chain(self.no_reserve.clone()).chain(missing).chain(self.wrong()).chain(refused).collect()
     }
@@ -210,5 +216,33 @@ impl Health {
             row(name, &format!("{} {outcome}: {} in {} ms", canary.canary, canary.got, canary.took_ms));
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lacking(controls: &[&'static str]) -> Host {
+        let (backends, _) = backends::look().unwrap();
+        let lack = |control: &&'static str| Degraded { control, reason: "a test".to_owned() };
+        let degraded = controls.iter().map(lack).collect();
+        Host { backends, degraded, headroom: Vec::new(), canaries: None, no_reserve: None }
+    }
+
+    #[test]
+    fn a_missing_control_is_a_reason_but_for_who_has_no_privileges_to_judge_with() {
+        assert!(lacking(&[]).reasons().is_empty());
+        assert_eq!(lacking(&["pids", "memory"]).reasons().len(), 2);
+        assert!(lacking(&["pids", "privilege"]).reasons().is_empty());
+    }
+
+    #[test]
+    fn a_host_is_condemned_for_what_is_exhausted_and_for_nothing_that_is_only_missing() {
+        let survey = Survey { clean: true, ..Survey::default() };
+        assert!(condemnations(&lacking(&["pids"]), &survey).is_empty());
+        let full = Host { no_reserve: Some("no room".to_owned()), ..lacking(&[]) };
+        let found = condemnations(&full, &survey);
+        assert_eq!(found.iter().map(|(cause, ..)| *cause).collect::<Vec<_>>(), [Cause::Resources]);
     }
 }
