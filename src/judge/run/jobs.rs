@@ -113,7 +113,7 @@ impl<'a> Jobs<'a> {
     pub fn wait(&mut self, latest: Option<Instant>) -> Result<Vec<Event>> {
         let mut events = std::mem::take(&mut self.done);
         let latest = if events.is_empty() { latest } else { Some(Instant::now()) };
-        for happened in self.supervisor.wait(latest)? {
+        for happened in self.supervisor.wait(latest).map_err(left)? {
             match happened {
                 Happened::Outside(number) => events.push(Event::Outside(number)),
                 Happened::Over(sandbox, over) => {
@@ -152,7 +152,7 @@ impl<'a> Jobs<'a> {
             match step {
                 Begun::Sandbox(sandbox) => {
                     let sandbox = *sandbox;
-                    let number = self.supervisor.add(sandbox.watch)?;
+                    let number = self.supervisor.add(sandbox.watch).map_err(left)?;
                     self.sandboxes.insert(number, (key, place, sandbox.ending));
                 }
                 Begun::Over(stepped) => over.push((place, stepped)),
@@ -170,6 +170,12 @@ impl<'a> Jobs<'a> {
         self.done.push(Event::Done(key, judged.and_then(|judged| released.map(|()| judged))));
         Ok(())
     }
+}
+
+/// A supervisor that cannot go on has lost hold of its sandboxes: they end with it, and the caller is told what is left.
+fn left(error: Error) -> Error {
+    let context = "the sandboxes under way are left to `rustbox health --recover`".to_owned();
+    Error::Context { context, source: Box::new(error) }
 }
 
 /// Runs one run to its end.
