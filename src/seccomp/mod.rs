@@ -15,6 +15,8 @@ mod enosys;
 pub mod judge;
 pub mod notify;
 pub mod profile;
+#[cfg(test)]
+mod properties;
 mod tables;
 
 use std::os::fd::OwnedFd;
