@@ -1,6 +1,7 @@
 """
-Where the tests of one runtime run: a mount and a cgroup namespace, and a cgroup of its own in every hierarchy that looks like
-the root from inside. What a test leaves there is found and removed from outside.
+Where the tests of one runtime run: a mount and a cgroup namespace with an /etc and a /tmp of their own, in which a test of runc's
+leaves files, and a cgroup of its own in every hierarchy that looks like the root from inside. What a test leaves there is found
+and removed from outside.
 """
 
 import contextlib
@@ -8,12 +9,14 @@ import ctypes
 import os
 import signal
 import stat
+import subprocess
 import time
 
 CGROUP = "/sys/fs/cgroup"
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 MS_BIND = 4096
+MS_REC = 0x4000
 MS_REC_PRIVATE = 0x4000 | 0x40000
 MNT_DETACH = 2
 libc = ctypes.CDLL(None, use_errno=True)
@@ -46,8 +49,10 @@ def hierarchies():
 
 
 class World:
-    def __init__(self, name, without_unified):
-        self.name = name
+    def __init__(self, name, directory, needed, without_unified):
+        """`directory` holds what is private, `needed` are directories that tests must see, also where they are below /tmp."""
+        self.directory = directory
+        self.needed = sorted({os.path.realpath(path) for path in needed})
         self.without_unified = without_unified
         # On a pure v2 machine a cgroup with processes hands no controllers down: there the root stays the machine's.
         self.unified_only = os.path.exists(f"{CGROUP}/cgroup.controllers")
@@ -56,6 +61,7 @@ class World:
         self.before = set(self._all(CGROUP)) if self.unified_only else set()
 
     def make(self):
+        subprocess.run(["cp", "-a", "/etc", self.directory], check=True)
         for cgroup in self.cgroups:
             os.mkdir(cgroup)
             for file in ("cpuset.cpus", "cpuset.mems"):
@@ -81,6 +87,13 @@ class World:
         os.chmod("/mnt/null", 0o666)
         mount("/mnt/null", "/dev/null", flags=MS_BIND)
         call("umount2", b"/mnt", MNT_DETACH)
+        mount(f"{self.directory}/etc", "/etc", flags=MS_BIND)
+        below = {path: os.open(path, os.O_PATH) for path in self.needed if path.startswith("/tmp/")}
+        mount("tmpfs", "/tmp", "tmpfs", data="mode=1777")
+        for path, handle in below.items():
+            os.makedirs(path, exist_ok=True)
+            mount(f"/proc/self/fd/{handle}", path, flags=MS_BIND | MS_REC)
+            os.close(handle)
         if not self.unified_only:
             mount("tmpfs", CGROUP, "tmpfs", data="mode=755")
             for directory, kind, option in self.hierarchies:
