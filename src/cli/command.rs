@@ -10,8 +10,8 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 
 use super::{
-    batch, checkpoint, create, delete, events, exec, features, health, kill, languages, list, manual, metrics, pause,
-    ps, reference, restore, run, spec, start, state, update, verdict,
+    batch, checkpoint, create, delete, events, exec, features, health, isolate, kill, languages, list, manual, metrics,
+    pause, ps, reference, restore, run, spec, start, state, update, verdict,
 };
 
 macro_rules! commands {
@@ -90,6 +90,8 @@ commands! {
     Run("run", Box<run::Args>),
     /// Judge many submissions: a job a line in, a verdict a line out
     Batch("batch", batch::Args),
+    /// Run a program in a box as isolate does
+    Isolate("isolate", Box<isolate::Args>),
     /// Run one more process in a container
     Exec("exec", Box<exec::Args>),
     /// List the languages of the judge, and what this host has of them

@@ -106,7 +106,7 @@ impl Global {
     }
 
     /// Directory of what survives reboots.
-    fn worker_path(&self) -> PathBuf {
+    pub fn worker_path(&self) -> PathBuf {
         let home = |name: &str, below: &str| std::env::var_os(name).map(|dir| PathBuf::from(dir).join(below));
         let given = self.state_dir.clone().or_else(|| std::env::var_os("RUSTBOX_STATE_DIR").map(PathBuf::from));
         match given {

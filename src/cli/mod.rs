@@ -12,6 +12,7 @@ pub mod exec;
 pub mod features;
 pub mod global;
 pub mod health;
+pub mod isolate;
 pub mod judge_args;
 pub mod kill;
 pub mod languages;
@@ -85,7 +86,7 @@ struct Version {
 /// Runs the command line and gives its exit status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     entry::adopt();
-    let arguments: Vec<_> = arguments.into_iter().collect();
+    let arguments = isolate::rewrite(arguments.into_iter().collect());
     let (global, command) = match parse(&arguments) {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -120,6 +121,7 @@ fn dispatch(global: &Global, command: Command) -> ExitCode {
         Command::Kill(args) => kill::main(global, &args),
         Command::Delete(args) => delete::main(global, &args),
         Command::Run(args) => return run::main(global, *args),
+        Command::Isolate(args) => return isolate::main(global, &args),
         Command::Batch(args) => return batch::main(global, &args),
         Command::Exec(args) => return exec::main(global, *args),
         Command::Languages(args) => return languages::main(global, &args),

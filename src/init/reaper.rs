@@ -190,6 +190,9 @@ fn ended(waited: Waited, exec_completed: bool) -> Ended {
         status: waited.status,
         user_us: waited.user_us,
         system_us: waited.system_us,
+        max_rss_kib: waited.max_rss_kib,
+        voluntary_switches: waited.voluntary_switches,
+        forced_switches: waited.forced_switches,
         exec_completed,
         files: None,
     }

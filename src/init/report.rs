@@ -54,6 +54,12 @@ pub struct Ended {
     pub user_us: u64,
     /// Of it and its waited-for descendants.
     pub system_us: u64,
+    /// Of the largest of them.
+    pub max_rss_kib: u64,
+    /// Of it and its waited-for descendants.
+    pub voluntary_switches: u64,
+    /// Of it and its waited-for descendants.
+    pub forced_switches: u64,
     /// A watched exec completed.
     pub exec_completed: bool,
     /// Whether the places it could write to were looked at, and what was found.
@@ -155,8 +161,16 @@ fn encode(report: &Report) -> Vec<u8> {
                 | u64::from(files.at_size_limit) << 2
                 | u64::from(files.no_free_blocks) << 3
                 | u64::from(files.no_free_inodes) << 4;
-            let all = [ended.at_ns, ended.status as u32 as u64, ended.user_us, ended.system_us, bits];
-            numbers[..5].copy_from_slice(&all);
+            numbers = [
+                ended.at_ns,
+                ended.status as u32 as u64,
+                ended.user_us,
+                ended.system_us,
+                bits,
+                ended.max_rss_kib,
+                ended.voluntary_switches,
+                ended.forced_switches,
+            ];
             3
         }
         Report::Listener => 4,
@@ -205,6 +219,9 @@ fn decode(bytes: &[u8]) -> Option<Report> {
                 status: number(1) as u32 as i32,
                 user_us: number(2),
                 system_us: number(3),
+                max_rss_kib: number(5),
+                voluntary_switches: number(6),
+                forced_switches: number(7),
                 exec_completed: bits & 1 != 0,
                 files: (bits & 2 != 0).then_some(files),
             })
@@ -232,6 +249,9 @@ mod tests {
                 status: 0x8b,
                 user_us: 2,
                 system_us: 3,
+                max_rss_kib: 4,
+                voluntary_switches: 5,
+                forced_switches: 6,
                 exec_completed: true,
                 files: None,
             }),

@@ -6,6 +6,7 @@ pub mod capability;
 pub mod capture;
 pub mod cause;
 pub mod evidence;
+pub mod isolate;
 pub mod jury;
 pub mod language;
 pub mod lease;

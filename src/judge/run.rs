@@ -39,7 +39,7 @@ use crate::seccomp::judge::JudgeFilter;
 use crate::worker::metrics;
 pub use jobs::{Event, JobKey, Jobs, to_the_end};
 pub use prepared::{BoxFile, Content, Prepared};
-pub use request::{Input, Judged, Request, Subject, read_source};
+pub use request::{Input, Judged, Ready, Request, Subject, read_source};
 pub use step::{Begun, Output, Stepped};
 
 /// Drops what a judged run keeps outside its container, the stage and the leased ids: for `delete`, after its proof, where
@@ -358,6 +358,7 @@ impl<'a> Run<'a> {
             stdout: stepped.stdout,
             stderr: stepped.stderr,
             prepared: None,
+            ended: stepped.ended,
         }
     }
 

@@ -15,6 +15,12 @@ pub struct Waited {
     pub user_us: u64,
     /// The same in the kernel, µs.
     pub system_us: u64,
+    /// The largest resident set of any of them, KiB.
+    pub max_rss_kib: u64,
+    /// How often they gave up the processor.
+    pub voluntary_switches: u64,
+    /// How often it was taken from them.
+    pub forced_switches: u64,
 }
 
 /// The next child, of any kind, that ended or (traced) stopped; `None` where none has yet.
@@ -34,7 +40,15 @@ pub fn wait_any_now() -> Result<Option<Waited>> {
             Ok(0) => return Ok(None),
             Ok(_) => {
                 let us = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
-                return Ok(Some(Waited { pid, status, user_us: us(usage.ru_utime), system_us: us(usage.ru_stime) }));
+                return Ok(Some(Waited {
+                    pid,
+                    status,
+                    user_us: us(usage.ru_utime),
+                    system_us: us(usage.ru_stime),
+                    max_rss_kib: usage.ru_maxrss as u64,
+                    voluntary_switches: usage.ru_nvcsw as u64,
+                    forced_switches: usage.ru_nivcsw as u64,
+                }));
             }
         }
     }

@@ -3,12 +3,15 @@
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
 
 use super::prepared::Prepared;
 use crate::error::{At, Error, Result};
+use crate::init::report::Ended;
 use crate::judge::language::Language;
-use crate::judge::limits::LimitSource;
+use crate::judge::limits::{LimitSource, Limits};
 use crate::judge::output::Judgement;
 use crate::judge::sandbox::Share;
 use crate::spec::Bundle;
@@ -46,6 +49,27 @@ pub enum Subject {
     Program(Vec<String>),
     /// A bundle of the caller's.
     Bundle(Box<Bundle>),
+    /// A configuration that is complete.
+    Ready(Box<Ready>),
+}
+
+/// A configuration that is complete, with its limits and streams.
+#[derive(Debug)]
+pub struct Ready {
+    /// The configuration; what the limits ask of it is in it.
+    pub spec: Spec,
+    /// What the supervisor holds it to.
+    pub limits: Limits,
+    /// The directory that its relative paths are of.
+    pub bundle: PathBuf,
+    /// Standard input, as it is.
+    pub stdin: OwnedFd,
+    /// Standard output, as it is: nothing of it is read or counted.
+    pub stdout: OwnedFd,
+    /// The same for standard error.
+    pub stderr: OwnedFd,
+    /// So many descriptors from 3 on are inherited.
+    pub inherit: u32,
 }
 
 /// A run to be judged.
@@ -97,6 +121,8 @@ pub struct Judged {
     pub stderr: Vec<u8>,
     /// What was compiled, where that was all that was asked for.
     pub prepared: Option<Prepared>,
+    /// How the program ended, as its init saw it.
+    pub ended: Option<Ended>,
 }
 
 /// Reads a source file.

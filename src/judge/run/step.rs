@@ -18,7 +18,7 @@ use crate::container::state::Root;
 use crate::error::{At, Error, Result};
 use crate::init::channel::Channel;
 use crate::init::reaper::{self, Reaper};
-use crate::init::report::Line;
+use crate::init::report::{Ended, Line};
 use crate::judge::capture::{Capture, Stdin};
 use crate::judge::evidence::{Cleanup, Evidence, Fault, FaultKind};
 use crate::judge::limits::Limits;
@@ -43,6 +43,18 @@ pub(super) struct StepPlan<'a> {
     /// Whether the caller chose the program, so that a missing one is the caller's mistake.
     pub(super) chosen: bool,
     pub(super) controllers: Option<&'a [Controller]>,
+    /// Descriptors that the program gets as they are.
+    pub(super) raw: Option<Raw>,
+}
+
+/// Descriptors of the caller's that the program gets as they are: nothing of them is read, counted or given away.
+#[derive(Debug)]
+pub(super) struct Raw {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    /// So many from 3 on, besides.
+    pub(super) inherit: u32,
 }
 
 /// Where standard output goes.
@@ -64,6 +76,8 @@ pub struct Stepped {
     pub(super) artefact_missing: Option<String>,
     /// When the payload was reaped, CLOCK_MONOTONIC.
     pub(super) ended_ns: Option<u64>,
+    /// How the payload ended, as its init saw it.
+    pub(super) ended: Option<Ended>,
 }
 
 /// A step that has begun.
@@ -169,7 +183,7 @@ impl<'a> Run<'a> {
     }
 
     fn begin_step(&self, plan: StepPlan<'_>) -> Result<Watch<'a>> {
-        let StepPlan { id, spec, bundle, limits, stdin, stdout, artefact, controllers, .. } = plan;
+        let StepPlan { id, spec, bundle, limits, stdin, stdout, artefact, controllers, raw, .. } = plan;
         let id = id.as_deref().unwrap_or(&self.id);
         let cgroup = cgroup::plan(
             &cgroup::Request {
@@ -182,6 +196,12 @@ impl<'a> Run<'a> {
             },
             &self.judge.layout,
         )?;
+        let (raw, inherit) = raw.map_or((None, 0), |raw| (Some((raw.stdin, raw.stdout, raw.stderr)), raw.inherit));
+        let given = raw.is_some();
+        let (raw_stdin, raw_stdout, raw_stderr) =
+            raw.map_or((None, None, None), |(a, b, c)| (Some(a), Some(b), Some(c)));
+        let stdin = raw_stdin.map_or(stdin, Input::Given);
+        let stdout = raw_stdout.map_or(stdout, Output::Given);
         let (stdin, payload_stdin) = match stdin {
             Input::Empty => Stdin::empty()?,
             Input::Bytes(bytes) => Stdin::from_reader(&bytes[..])?,
@@ -196,8 +216,14 @@ impl<'a> Run<'a> {
             }
             Output::Given(pipe) => (None, pipe),
         };
-        let (stderr, payload_stderr) = Capture::pipe(limits.output_bytes)?;
-        for stream in [&payload_stdin, &payload_stdout, &payload_stderr] {
+        let (stderr, payload_stderr) = match raw_stderr {
+            None => {
+                let (capture, pipe) = Capture::pipe(limits.output_bytes)?;
+                (Some(capture), pipe)
+            }
+            Some(file) => (None, file),
+        };
+        for stream in [&payload_stdin, &payload_stdout, &payload_stderr].into_iter().filter(|_| !given) {
             give(stream.as_fd(), &spec)?;
         }
         let (line, init_line) = Line::pair()?;
@@ -220,6 +246,7 @@ impl<'a> Run<'a> {
         };
         let options = Options {
             ungated: true,
+            preserve_fds: inherit,
             judge: Some(JudgeOptions {
                 stdio: [payload_stdin.as_fd(), payload_stdout.as_fd(), payload_stderr.as_fd()],
                 reaper: &reaper,
@@ -232,10 +259,7 @@ impl<'a> Run<'a> {
         // Only the payload holds its ends from here on: this process's go with the end of this function.
         let container = begin(self.judge.root, id, &Bundle { dir: bundle, spec: spec.clone() }, options)?;
         match Meter::open(&container.record().cgroup) {
-            Ok(meter) => {
-                let stderr = Some(stderr);
-                Ok(Watch::new(Job { begun, container, line, meter, limits, stdin, stdout, stderr }))
-            }
+            Ok(meter) => Ok(Watch::new(Job { begun, container, line, meter, limits, stdin, stdout, stderr })),
             Err(error) => Err(container.abandon(error)),
         }
     }
@@ -281,6 +305,7 @@ impl<'a> StepPlan<'a> {
             stdout: Output::Captured,
             artefact: None,
             chosen: false,
+            raw: None,
         }
     }
 
@@ -294,8 +319,8 @@ impl Stepped {
         if let Some((_, words)) = outcome.exec_failed.filter(|(_, words)| chosen && words.starts_with("exec")) {
             return Err(Error::Usage(words));
         }
-        let Outcome { evidence, stdout, stderr, artefact, artefact_missing, ended_ns, .. } = outcome;
-        Ok(Stepped { evidence, stdout, stderr, artefact, artefact_missing, ended_ns })
+        let Outcome { evidence, stdout, stderr, artefact, artefact_missing, ended_ns, ended, .. } = outcome;
+        Ok(Stepped { evidence, stdout, stderr, artefact, artefact_missing, ended_ns, ended })
     }
 
     /// A step about which only this is known.
@@ -307,6 +332,7 @@ impl Stepped {
             artefact: None,
             artefact_missing: None,
             ended_ns: None,
+            ended: None,
         }
     }
 

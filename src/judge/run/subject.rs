@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use super::prepared::{BoxFile, Content, Prepared};
-use super::step::{Output, StepPlan, Stepped};
+use super::request::Ready;
+use super::step::{Output, Raw, StepPlan, Stepped};
 use super::{Input, Judged, Next, Run, Subject};
 use crate::error::{At, Error, Result};
 use crate::judge::cache::{Key, KeyBuilder};
@@ -56,6 +57,7 @@ impl<'a> Run<'a> {
         match (std::mem::replace(&mut self.state, State::Over), last, stepped.pop()) {
             (State::Fresh(Subject::Program(args)), None, None) => self.program(&args),
             (State::Fresh(Subject::Bundle(bundle)), None, None) => self.bundle(*bundle),
+            (State::Fresh(Subject::Ready(ready)), None, None) => self.complete(*ready),
             (State::Fresh(Subject::Source { language, text }), None, None) => self.source(language, &text, false),
             (State::Fresh(Subject::Compile { language, text }), None, None) => self.source(language, &text, true),
             (State::Fresh(Subject::Prepared(prepared)), None, None) => self.run_prepared(*prepared),
@@ -233,6 +235,29 @@ impl<'a> Run<'a> {
             artefact: None,
             chosen: true,
             controllers: None,
+            raw: None,
+        };
+        let step = self.step(Ok(plan), None)?;
+        self.state = State::Running { language: None, limits, compiled: None };
+        Ok(Next::Steps(vec![step]))
+    }
+}
+
+impl<'a> Run<'a> {
+    /// A configuration that is complete, with its limits and streams.
+    fn complete(&mut self, ready: Ready) -> Result<Next<'a>> {
+        let Ready { spec, limits, bundle, stdin, stdout, stderr, inherit } = ready;
+        let plan = StepPlan {
+            id: None,
+            spec,
+            bundle,
+            limits: limits.clone(),
+            stdin: Input::Empty,
+            stdout: Output::Captured,
+            artefact: None,
+            chosen: true,
+            controllers: None,
+            raw: Some(Raw { stdin, stdout, stderr, inherit }),
         };
         let step = self.step(Ok(plan), None)?;
         self.state = State::Running { language: None, limits, compiled: None };

@@ -76,6 +76,8 @@ pub struct Outcome {
     pub exec_failed: Option<(i32, String)>,
     /// When the payload was reaped, CLOCK_MONOTONIC: of two that talk to each other, who was first.
     pub ended_ns: Option<u64>,
+    /// How the payload ended, as its init saw it.
+    pub ended: Option<Ended>,
 }
 
 /// Where the payload is.
@@ -289,6 +291,7 @@ impl<'a> Watch<'a> {
             artefact_missing: self.artefact_missing,
             exec_failed: self.exec_failed,
             ended_ns: self.ended.map(|ended| ended.at_ns),
+            ended: self.ended,
         };
         (self.container, outcome)
     }

@@ -1,0 +1,348 @@
+//! isolate's box on the engine of this program: an OCI bundle made of isolate's options, run and supervised as every judged
+//! run is. What differs from isolate itself is in `docs/isolate.md`.
+
+pub mod meta;
+pub mod rules;
+pub mod store;
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use serde_json::{Value, json};
+
+use self::rules::{Kind, Rules};
+use self::store::{Locked, Owner};
+use super::lease::{self, Lease};
+use super::limits::{LimitSource, Limits};
+use super::run::{Input, Judge, Judged, Ready, Request, Subject, fresh_id};
+use super::sandbox;
+use crate::container::state::Root;
+use crate::error::{At, Context, Error, Result};
+use crate::sys::{Errno, attributes, path};
+
+/// The user that isolate's box 0 has; the others follow.
+const FIRST_UID: u32 = 60_000;
+/// As good as no limit, and still a number that the kernel can count.
+const UNLIMITED: u64 = 1 << 61;
+const WEEK_MS: u64 = 7 * 24 * 3600 * 1000;
+
+/// Limits as isolate has them; `None`: none. Times in milliseconds, sizes in bytes.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds {
+    /// CPU time.
+    pub time: Option<u64>,
+    /// Wall time.
+    pub wall_time: Option<u64>,
+    /// How long past a time limit the program lives.
+    pub extra_time: Option<u64>,
+    /// Address space of each process.
+    pub address_space: Option<u64>,
+    /// Memory of all together.
+    pub memory: Option<u64>,
+    /// Stack.
+    pub stack: Option<u64>,
+    /// Open files of each process.
+    pub open_files: Option<u64>,
+    /// Size of a file.
+    pub file_size: Option<u64>,
+    /// Size of a core dump.
+    pub core: u64,
+    /// Processes and threads.
+    pub processes: Option<u64>,
+}
+
+/// The program's standard streams; `None`: the caller's own.
+#[derive(Debug, Clone, Default)]
+pub struct Streams {
+    /// Standard input, a file of the box.
+    pub stdin: Option<PathBuf>,
+    /// Standard output.
+    pub stdout: Option<PathBuf>,
+    /// Standard error.
+    pub stderr: Option<PathBuf>,
+    /// Standard error goes where standard output goes.
+    pub stderr_to_stdout: bool,
+}
+
+/// A program to be run in a box.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The box's number.
+    pub id: u32,
+    /// The program and its arguments.
+    pub args: Vec<String>,
+    /// Its environment, `K=V`.
+    pub env: Vec<String>,
+    /// Its working directory, below `/box` where it is relative.
+    pub chdir: Option<PathBuf>,
+    /// Its limits.
+    pub bounds: Bounds,
+    /// Its streams.
+    pub streams: Streams,
+    /// What it sees of the host.
+    pub rules: Rules,
+    /// It has the host's network.
+    pub share_net: bool,
+    /// How many descriptors from 3 on it inherits.
+    pub inherit: u32,
+    /// Links, pipes, sockets and devices that it leaves in the box stay.
+    pub special_files: bool,
+}
+
+impl Bounds {
+    /// In the judge's terms.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], naming the limit.
+    pub fn limits(&self) -> Result<Limits> {
+        let most = |value: Option<u64>, most: u64| Some(value.unwrap_or(most).min(most));
+        LimitSource {
+            time: most(self.time, WEEK_MS),
+            wall_time: most(self.wall_time, WEEK_MS),
+            extra_time: most(Some(self.extra_time.unwrap_or(0)), WEEK_MS),
+            memory: most(self.memory, UNLIMITED),
+            processes: most(self.processes, 1 << 22),
+            output: Some(UNLIMITED),
+            file_size: most(self.file_size, UNLIMITED),
+            open_files: most(self.open_files, 1 << 20),
+            stack: most(self.stack, UNLIMITED),
+        }
+        .resolve()
+    }
+}
+
+/// Runs a program in an initialised box.
+///
+/// # Errors
+/// What kept it from running; then the box is its owner's again.
+pub fn run(
+    root: &Root,
+    locked: &Locked,
+    program: &Program,
+    systemd_cgroup: bool,
+    cancel: Option<std::os::fd::BorrowedFd<'_>>,
+) -> Result<(Judged, Limits)> {
+    let Some(owner) = locked.owner() else {
+        return Err(Error::Usage("the box is not initialised: isolate --init".to_owned()));
+    };
+    let limits = program.bounds.limits()?;
+    let id = fresh_id();
+    let alive = |owner: &lease::Owner| owner.lives().unwrap_or(true) || root.path().join(&owner.id).exists();
+    let lease = Lease::take(root.path(), &id, alive)?;
+    let uid = FIRST_UID + program.id % 1000;
+    let host = Owner { uid: lease.base() + uid, gid: lease.base() + uid };
+    locked.give(host, false)?;
+    let judged = prepare(locked, program, &limits, host, uid).and_then(|ready| {
+        let request = Request {
+            id,
+            subject: Subject::Ready(Box::new(ready)),
+            limits: LimitSource::default(),
+            env: Vec::new(),
+            shares: Vec::new(),
+            stdin: Input::Empty,
+            permissive: false,
+            cpus: None,
+            no_cache: false,
+        };
+        Judge::new(root, systemd_cgroup)?.judge(request, cancel)
+    });
+    let proved = judged
+        .as_ref()
+        .map_or(true, |judged| judged.judgement.run.cleanup.as_ref().is_none_or(|cleanup| cleanup.proved));
+    if proved {
+        locked.give(owner, !program.special_files)?;
+        lease.release()?;
+    }
+    judged.map(|judged| (judged, limits))
+}
+
+/// Makes the root file system, opens the streams, and puts the configuration together.
+fn prepare(locked: &Locked, program: &Program, limits: &Limits, host: Owner, uid: u32) -> Result<Ready> {
+    let rootfs = locked.place().join("root");
+    match std::fs::remove_dir_all(&rootfs) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", rootfs.display())?,
+        _ => {}
+    }
+    let umask = crate::sys::process::umask(0o022);
+    let mounts = make_root(&rootfs, locked.place(), &program.rules);
+    crate::sys::process::umask(umask);
+    let [stdin, stdout, stderr] = open_streams(locked, program, host)?;
+    Ok(Ready {
+        spec: configure(program, limits, &rootfs, mounts?, host.uid - uid, uid)?,
+        limits: limits.clone(),
+        bundle: locked.place().to_owned(),
+        stdin,
+        stdout,
+        stderr,
+        inherit: program.inherit,
+    })
+}
+
+/// Makes the mount points; gives the mounts.
+fn make_root(rootfs: &Path, place: &Path, rules: &Rules) -> Result<Vec<Value>> {
+    std::fs::create_dir(rootfs).at("make", rootfs.display())?;
+    let mut mounts = Vec::new();
+    for rule in rules.all() {
+        let target = rootfs.join(&rule.inside);
+        let inside = Path::new("/").join(&rule.inside);
+        let mut options = vec!["nosuid"];
+        if !rule.devices {
+            options.push("nodev");
+        }
+        if rule.noexec {
+            options.push("noexec");
+        }
+        let (kind, source) = match &rule.kind {
+            // The host's /dev would show its terminals and its shared memory: a private one has the harmless devices.
+            Kind::Bind(source) if rule.devices && source == Path::new("/dev") && inside == Path::new("/dev") => {
+                options.extend(["mode=755", "size=64k"]);
+                ("tmpfs", "tmpfs".into())
+            }
+            Kind::Bind(source) => {
+                let source = if source.is_absolute() { source.clone() } else { place.join(plain(source)?) };
+                match std::fs::metadata(&source) {
+                    Ok(metadata) if !metadata.is_dir() => file(&target)?,
+                    Ok(_) => {}
+                    Err(_) if rule.maybe => continue,
+                    Err(error) => return Err(error).at("stat", source.display()),
+                }
+                options.push(if rule.writable { "rw" } else { "ro" });
+                options.push(if rule.single { "bind" } else { "rbind" });
+                ("bind", source)
+            }
+            Kind::FileSystem(kind) => {
+                options.push(if rule.writable { "rw" } else { "ro" });
+                (kind.as_str(), kind.into())
+            }
+            Kind::Temporary => {
+                options.push("mode=1777");
+                ("tmpfs", "tmpfs".into())
+            }
+        };
+        if !target.exists() {
+            std::fs::create_dir_all(&target).at("make", target.display())?;
+        }
+        mounts.push(json!({"destination": inside, "type": kind, "source": source, "options": options}));
+    }
+    Ok(mounts)
+}
+
+fn file(target: &Path) -> Result<()> {
+    if let Some(parent) = target.parent() {
+        std::fs::create_dir_all(parent).at("make", parent.display())?;
+    }
+    std::fs::write(target, "").at("make", target.display())
+}
+
+/// A path of the box, which never climbs.
+fn plain(source: &Path) -> Result<PathBuf> {
+    let climbs = source.components().any(|part| matches!(part, Component::ParentDir));
+    if climbs {
+        return Err(Error::Usage(format!("`{}` leads out of the box", source.display())));
+    }
+    Ok(source.components().filter(|part| matches!(part, Component::Normal(_))).collect())
+}
+
+fn configure(
+    program: &Program,
+    limits: &Limits,
+    rootfs: &Path,
+    mut mounts: Vec<Value>,
+    base: u32,
+    uid: u32,
+) -> Result<Spec> {
+    // What is mounted in another comes after it.
+    mounts.sort_by_key(|mount| mount["destination"].as_str().map_or(0, |path| path.matches('/').count()));
+    let mut namespaces = vec!["user", "pid", "mount", "ipc", "uts", "cgroup"];
+    if !program.share_net {
+        namespaces.push("network");
+    }
+    let namespaces: Vec<Value> = namespaces.iter().map(|kind| json!({"type": kind})).collect();
+    let mapping = json!([{"containerID": 0, "hostID": base, "size": lease::SIZE}]);
+    let mut config = json!({
+        "ociVersion": "1.2.0",
+        "hostname": "box",
+        "root": {"path": rootfs, "readonly": true},
+        "process": {
+            "terminal": false,
+            "user": {"uid": uid, "gid": uid},
+            "cwd": Path::new("/box").join(program.chdir.as_deref().unwrap_or(Path::new(""))),
+            "args": program.args,
+            "env": program.env,
+            "capabilities": {"bounding": [], "effective": [], "inheritable": [], "permitted": [], "ambient": []},
+        },
+        "mounts": mounts,
+        "linux": {"namespaces": namespaces, "uidMappings": mapping, "gidMappings": mapping},
+    });
+    let bounds = &program.bounds;
+    let host = sandbox::Resources { memory: bounds.memory.is_some(), swap: true, pids: bounds.processes.is_some() };
+    sandbox::restrict(&mut config, limits, host);
+    let given = [
+        ("RLIMIT_CPU", bounds.time.is_some()),
+        ("RLIMIT_FSIZE", bounds.file_size.is_some()),
+        ("RLIMIT_NOFILE", bounds.open_files.is_some()),
+        ("RLIMIT_STACK", bounds.stack.is_some()),
+        ("RLIMIT_CORE", bounds.core == 0),
+    ];
+    if let Some(rlimits) = config["process"]["rlimits"].as_array_mut() {
+        rlimits.retain(|limit| given.iter().any(|(name, given)| *given && limit["type"] == *name));
+        let both = |name: &str, value: u64| json!({"type": name, "soft": value, "hard": value});
+        rlimits.extend(bounds.address_space.map(|bytes| both("RLIMIT_AS", bytes)));
+        rlimits.extend((bounds.core > 0).then(|| both("RLIMIT_CORE", bounds.core)));
+    }
+    serde_json::from_value(config).map_err(|error| Error::config("$", error.to_string()))
+}
+
+/// Opens the streams: files of the box, by a look-up that cannot leave it, or the caller's own.
+fn open_streams(locked: &Locked, program: &Program, host: Owner) -> Result<[OwnedFd; 3]> {
+    let streams = &program.streams;
+    let own = |number: usize| -> Result<OwnedFd> {
+        let fd = attributes::standard(number).ok_or_else(|| Error::Other(format!("descriptor {number} is closed")));
+        fd?.try_clone_to_owned().at("take", format!("descriptor {number}"))
+    };
+    let write = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC;
+    let place = locked.open_box()?;
+    let open = |file: &Option<PathBuf>, number: usize, flags: i32| match file {
+        None => own(number),
+        Some(file) => open_inside(&place, program.chdir.as_deref(), file, flags, host)
+            .context(|| format!("standard {}", ["input", "output", "error"][number])),
+    };
+    let stdin = open(&streams.stdin, 0, libc::O_RDONLY)?;
+    let stdout = open(&streams.stdout, 1, write)?;
+    let stderr = if streams.stderr_to_stdout {
+        stdout.as_fd().try_clone_to_owned().at("take", "standard output")?
+    } else {
+        open(&streams.stderr, 2, write)?
+    };
+    Ok([stdin, stdout, stderr])
+}
+
+fn open_inside(place: &OwnedFd, chdir: Option<&Path>, file: &Path, flags: i32, host: Owner) -> Result<OwnedFd> {
+    if file == Path::new("/dev/null") {
+        return path::open(file, flags & !(libc::O_CREAT | libc::O_TRUNC)).at("open", file.display());
+    }
+    let whole = Path::new("/box").join(chdir.unwrap_or(Path::new(""))).join(file);
+    let Ok(below) = whole.strip_prefix("/box") else {
+        return Err(Error::Usage(format!("`{}` is not in /box", file.display())));
+    };
+    let name =
+        CString::new(below.as_os_str().as_bytes()).map_err(|_| Error::Usage("a name holds a NUL byte".into()))?;
+    let mode = if flags & libc::O_CREAT == 0 { 0 } else { 0o644 };
+    // Never waiting for the other end of a FIFO that a program has left there.
+    let resolve = path::RESOLVE_IN_ROOT | path::RESOLVE_NO_MAGICLINKS;
+    let opened = path::openat2(place.as_fd(), &name, flags | libc::O_NONBLOCK | libc::O_NOCTTY, mode, resolve);
+    let opened = opened.at("open", file.display())?;
+    if path::fstat(opened.as_fd()).at("stat", file.display())?.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(Error::Usage(format!("`{}` is not a regular file", file.display())));
+    }
+    if flags & libc::O_CREAT != 0 {
+        match attributes::fchown(opened.as_fd(), host.uid, host.gid) {
+            Ok(()) | Err(Errno::EPERM) => {}
+            Err(errno) => return Err(errno).at("chown", file.display()),
+        }
+    }
+    Ok(opened)
+}
