@@ -131,7 +131,7 @@ pub struct Args {
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
     /// The program and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    #[arg(trailing_var_arg = true, value_name = "PROGRAM")]
     program: Vec<String>,
 }
 

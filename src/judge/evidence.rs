@@ -271,7 +271,7 @@ pub struct Streams {
     pub stdout_bytes: Option<u64>,
     /// Bytes written to stderr.
     pub stderr_bytes: Option<u64>,
-    /// stdin and stdout were another sandbox's, and were not counted.
+    /// stdin and stdout were another sandbox's, or all streams the caller's own, and were not counted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub joined: bool,
 }

@@ -227,6 +227,13 @@ fn make_root(rootfs: &Path, place: &Path, rules: &Rules) -> Result<Vec<Value>> {
         }
         mounts.push(json!({"destination": inside, "type": kind, "source": source, "options": options}));
     }
+    if !rules.all().iter().any(|rule| rule.inside == Path::new("dev")) {
+        // The engine makes the harmless devices in any case.
+        let target = rootfs.join("dev");
+        std::fs::create_dir_all(&target).at("make", target.display())?;
+        let options = ["nosuid", "noexec", "mode=755", "size=64k"];
+        mounts.push(json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": options}));
+    }
     Ok(mounts)
 }
 

@@ -118,7 +118,7 @@ fn missing(e: &Evidence) -> Option<&'static str> {
     if e.payload.wall_us.is_none() {
         return Some("the wall time");
     }
-    if (e.streams.stdout_bytes.is_none() && !e.streams.joined) || e.streams.stderr_bytes.is_none() {
+    if !e.streams.joined && (e.streams.stdout_bytes.is_none() || e.streams.stderr_bytes.is_none()) {
         return Some("the size of the output");
     }
     if cpu_us(e).is_none() || (enforced("cpuacct") && e.cgroup.cpu_us.is_none()) {

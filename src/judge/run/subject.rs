@@ -34,6 +34,8 @@ pub(super) enum State {
     Running { language: Option<String>, limits: Limits, compiled: Option<CompileStep> },
     /// The program and the interactor run, within these limits.
     Interacting { language: Option<String>, limits: [Limits; 2], compiled: Option<CompileStep> },
+    /// The program runs, within these limits, with streams that the judge does not read.
+    Unread { limits: Limits },
     /// It has its verdict, or has come to none.
     Over,
 }
@@ -67,6 +69,10 @@ impl<'a> Run<'a> {
             (State::Compiling(compiling), Some(stepped), None) => self.compiled(*compiling, stepped),
             (State::Running { language, limits, compiled }, Some(stepped), None) => {
                 Ok(done(self.finish(language, stepped, limits, compiled)))
+            }
+            (State::Unread { limits }, Some(mut stepped), None) => {
+                stepped.evidence.streams.joined = true;
+                Ok(done(self.finish(None, stepped, limits, None)))
             }
             (State::Interacting { language, limits, compiled }, Some(interactor), Some(program)) => {
                 Ok(done(self.interacted(language, limits, compiled, program, interactor)))
@@ -260,7 +266,7 @@ impl<'a> Run<'a> {
             raw: Some(Raw { stdin, stdout, stderr, inherit }),
         };
         let step = self.step(Ok(plan), None)?;
-        self.state = State::Running { language: None, limits, compiled: None };
+        self.state = State::Unread { limits };
         Ok(Next::Steps(vec![step]))
     }
 }
