@@ -179,10 +179,24 @@ fn without_a_cgroup_namespace_the_real_path_shows() {
 #[test]
 fn time_offsets_move_the_clocks() {
     rustbox_only!();
+    time_offsets_move_the_clocks_of(spec());
+}
+
+/// There the container's first process does not own its own files of /proc.
+#[test]
+fn time_offsets_move_the_clocks_in_a_new_user_namespace() {
+    rustbox_only!();
+    time_offsets_move_the_clocks_of(spec().userns(HOST_ID, 65536));
+}
+
+fn time_offsets_move_the_clocks_of(spec: Spec) {
+    let t = Test::new();
     let offsets = json!({"linux": {"timeOffsets": {"boottime": {"secs": 1_000_000, "nanosecs": 5}, "monotonic": {"secs": 2_000_000}}}});
-    let uptime = output_of(
-        sh("cut -d. -f1 /proc/uptime; cat /proc/self/timens_offsets").namespace(json!({"type": "time"})).patch(offsets),
-    );
+    let script = "cut -d. -f1 /proc/uptime; cat /proc/self/timens_offsets";
+    let c = t.bundle(spec.args(&["sh", "-c", script]).namespace(json!({"type": "time"})).patch(offsets));
+    own(&c, HOST_ID);
+    let uptime = c.run().ok().stdout;
+    t.assert_nothing_left();
     let mut lines = uptime.lines();
     let secs: f64 = lines.next().unwrap().parse().unwrap();
     let host: f64 = fs::read_to_string("/proc/uptime").unwrap().split('.').next().unwrap().parse().unwrap();

@@ -158,7 +158,7 @@ fn clocks_are_shifted() {
     assert!(time_offsets::text(&linux(json!({"timeOffsets": {"realtime": {"secs": 1}}}))).is_err());
     let before: f64 = read("/proc/uptime").split(' ').next().unwrap().parse().unwrap();
     process::unshare(libc::CLONE_NEWTIME).unwrap();
-    time_offsets::write(&Procfs::open().unwrap(), &text).unwrap();
+    time_offsets::write(&Procfs::open().unwrap(), None, &text).unwrap();
     let after: f64 = sh("cut -d' ' -f1 /proc/uptime").parse().unwrap();
     assert!((1990.0..2100.0).contains(&(after - before)), "{before} {after}");
 }

@@ -269,7 +269,7 @@ impl<'a> Plan<'a> {
         let in_user_namespace = namespaces.new & libc::CLONE_NEWUSER != 0;
         let offsets = time_offsets.as_deref().unwrap_or("");
         let write_offsets = || {
-            if offsets.is_empty() { Ok(()) } else { crate::init::time_offsets::write(procfs, offsets) }
+            if offsets.is_empty() { Ok(()) } else { crate::init::time_offsets::write(procfs, None, offsets) }
         };
         let stage_offsets: Option<&dyn Fn() -> Result<()>> =
             if new_time && !in_user_namespace { Some(&write_offsets) } else { None };
@@ -286,7 +286,7 @@ impl<'a> Plan<'a> {
                 rootfs,
                 process: process.clone(),
                 sysctl,
-                time_offsets: if new_time && in_user_namespace { Some(offsets) } else { None },
+                time_namespace: (new_time && in_user_namespace).then_some(time_offsets.is_some()),
                 procfs,
                 console_socket: options.console_socket.as_ref().map(AsFd::as_fd),
                 stdio: judge.map(|judge| judge.stdio),
@@ -354,6 +354,13 @@ impl<'a> Plan<'a> {
         if self.namespaces.new & libc::CLONE_NEWUSER != 0 {
             crate::init::user_namespace::write_mappings(&self.procfs, pid, linux, self.options.rootless)?;
             conversation.tell(&Message::Mapped, &[])?;
+            if self.namespaces.new & libc::CLONE_NEWTIME != 0
+                && let Some(offsets) = &self.time_offsets
+            {
+                // Init goes on meanwhile, and waits for its cgroups before it makes a process.
+                conversation.expect(&Message::Clocks)?;
+                crate::init::time_offsets::write(&self.procfs, Some(pid), offsets)?;
+            }
         }
         self.finish_cgroup(begun, &conversation, directory, spec)?;
         // Init now has more to do than this process.

@@ -21,6 +21,9 @@ pub enum Message {
     Made(libc::pid_t),
     /// Namespaces and mounts exist, the old root is still there: the moment for createRuntime hooks.
     Mounted,
+    /// The time namespace is made: the creator writes its offsets. Only where there is a new user namespace, because a
+    /// process that cannot be dumped does not own its own files there.
+    Clocks,
     /// A filter that notifies is attached next: the creator takes its listener through the mailbox.
     Filter,
     /// Init is complete up to the gate.
@@ -124,6 +127,7 @@ fn encode(message: &Message) -> Vec<u8> {
         Message::Commit => (8, 0, ""),
         Message::Start => (9, 0, ""),
         Message::Filter => (10, 0, ""),
+        Message::Clocks => (12, 0, ""),
         Message::Cgroups(own, payload, into) => (11, i32::from_le_bytes([*own, *payload, u8::from(*into), 0]), ""),
     };
     let text = &text.as_bytes()[..text.len().min(TEXT)];
@@ -153,6 +157,7 @@ fn decode(bytes: &[u8]) -> Option<Message> {
             let [own, payload, into, _] = number.to_le_bytes();
             Message::Cgroups(own, payload, into != 0)
         }
+        12 => Message::Clocks,
         _ => return None,
     })
 }
@@ -173,6 +178,7 @@ mod tests {
             Message::Failed(libc::ENOENT, "exec `x`".to_owned()),
             Message::Made(7),
             Message::Mounted,
+            Message::Clocks,
             Message::Filter,
             Message::Ready,
             Message::Mapped,

@@ -58,8 +58,8 @@ pub struct Init<'a> {
     pub process: ProcessPlan,
     /// Kernel parameters to be set.
     pub sysctl: &'a [sysctl::Parameter],
-    /// What to write to `timens_offsets` after unsharing the time namespace here.
-    pub time_offsets: Option<&'a str>,
+    /// The time namespace is to be made here; whether its creator gives it offsets.
+    pub time_namespace: Option<bool>,
     /// procfs as the creator sees it.
     pub procfs: &'a Procfs,
     /// Where the terminal's master is sent, for a process with a terminal.
@@ -152,10 +152,10 @@ impl Init<'_> {
         if self.namespaces.new & libc::CLONE_NEWUSER != 0 && self.namespaces.new & libc::CLONE_NEWIPC != 0 {
             calls::unshare(libc::CLONE_NEWIPC).at("unshare", "the IPC namespace")?;
         }
-        if let Some(offsets) = self.time_offsets {
+        if let Some(offsets) = self.time_namespace {
             calls::unshare(libc::CLONE_NEWTIME).at("unshare", "the time namespace")?;
-            if !offsets.is_empty() {
-                time_offsets::write(self.procfs, offsets)?;
+            if offsets {
+                self.channel.send(&Message::Clocks)?;
             }
         }
         self.take_stdio()?;

@@ -27,11 +27,12 @@ pub fn text(linux: &Linux) -> Result<Option<String>> {
     Ok(Some(lines.concat()))
 }
 
-/// Writes the offsets of the time namespace that the caller's next children will be born in. To be done
-/// after `unshare(CLONE_NEWTIME)` and before the first process enters it.
+/// Writes the offsets of the time namespace that the next children of a process, or of the caller, will be born in. To be
+/// done after its `unshare(CLONE_NEWTIME)` and before the first process enters it.
 ///
 /// # Errors
 /// `EACCES` once a process is in it, `ERANGE` for a clock that would be negative.
-pub fn write(procfs: &Procfs, text: &str) -> Result<()> {
-    procfs.write("self/timens_offsets", text.as_bytes())
+pub fn write(procfs: &Procfs, pid: Option<i32>, text: &str) -> Result<()> {
+    let process = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+    procfs.write(&format!("{process}/timens_offsets"), text.as_bytes())
 }

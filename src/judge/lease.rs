@@ -147,11 +147,12 @@ impl Lease {
     pub fn release(self) -> Result<()> {
         let name = name(self.slot);
         match path::readlinkat(self.directory.as_fd(), &name) {
-            Ok(text) if text == self.text.as_bytes() => {
-                path::unlinkat(self.directory.as_fd(), &name, 0).at("release the ids of", self.text.to_string_lossy())
-            }
-            _ => Ok(()),
+            Ok(text) if text == self.text.as_bytes() => path::unlinkat(self.directory.as_fd(), &name, 0),
+            // Somebody else's by now.
+            Ok(_) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(errno),
         }
+        .at("release the ids of", self.text.to_string_lossy())
     }
 }
 
