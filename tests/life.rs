@@ -53,6 +53,8 @@ fn a_container_in_the_foreground_leaves_its_successor_of_the_same_name_alone() {
     let c = t.bundle(sh("echo ready; sleep 1000"));
     let running = c.spawn_run(&[], Stdio::null());
     running.wait_for("ready");
+    // Refused when the run has let go of the container, whose program may be quicker.
+    c.start().fails();
     // Stopped, it cannot notice the end of its container before there is another one.
     running.signal(libc::SIGSTOP);
     c.delete_force().ok();
