@@ -178,7 +178,13 @@ impl Judgement {
         if !degraded.is_empty() {
             figures.push(format!("without {}", degraded.join(", ")));
         }
-        if figures.is_empty() { line } else { format!("{line}\n    {}", figures.join(", ")) }
+        if !figures.is_empty() {
+            line.push_str(&format!("\n    {}", figures.join(", ")));
+        }
+        if let Some(cleanup) = run.cleanup.as_ref().filter(|cleanup| !cleanup.proved) {
+            line.push_str(&format!("\n    not proved gone: {}; see `rustbox health`", cleanup.left.join("; ")));
+        }
+        line
     }
 }
 
