@@ -36,6 +36,10 @@ KUBELET = {
 }
 
 
+# What a kubelet sets for the whole machine.
+SETTINGS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes")
+
+
 class Kubernetes:
     """`runtimes`: name → path; each is a RuntimeClass of that name."""
 
@@ -44,6 +48,7 @@ class Kubernetes:
         self.programs = programs
         self.daemons = []
         self.environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": self.work}
+        self.settings = {name: setting(name) for name in SETTINGS}
         os.makedirs(self.work)
         # The kubelet and what writes for it have fixed places.
         for place in ("/var/log", "/var/lib"):
@@ -111,6 +116,10 @@ class Kubernetes:
     def stop(self):
         for daemon in reversed(self.daemons):
             daemon.stop()
+        for name, value in self.settings.items():
+            if setting(name) != value:
+                with open(f"/proc/sys/{name}", "w") as file:
+                    file.write(value)
 
     def __call__(self, *words, **options):
         return command(self.argv(*words), env=self.environment, **options)
@@ -149,6 +158,11 @@ class Kubernetes:
 
     def delete(self, *names, grace=0, kind="pod", seconds=60):
         self("delete", kind, *names, f"--grace-period={grace}", "--wait=true", f"--timeout={seconds}s", *(["--force"] if grace == 0 and kind == "pod" else []), timeout=seconds + 5)
+
+
+def setting(name):
+    with open(f"/proc/sys/{name}") as file:
+        return file.read()
 
 
 def pod(name, runtime, script, restart="Never", spec=None, **container):
