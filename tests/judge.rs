@@ -2,6 +2,8 @@
 
 mod common;
 
+#[path = "judge/accuracy.rs"]
+mod accuracy;
 #[path = "judge/interface.rs"]
 mod interface;
 #[path = "judge/programs.rs"]
