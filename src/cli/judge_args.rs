@@ -135,16 +135,16 @@ impl JudgeArgs {
         if let Some(wrong) = self.env.iter().find(|variable| !variable.contains('=') || variable.starts_with('=')) {
             return Err(Error::Usage(format!("`--env {wrong}` is not K=V")));
         }
+        // First: that a source is missing is said before anything is read from standard input.
+        let request = Request::new(String::new(), self.subject(bundle)?);
         Ok(Request {
-            id: String::new(),
-            subject: self.subject(bundle)?,
             limits: self.limits(),
             env: self.env.clone(),
             shares: self.dir.clone(),
             stdin: self.input()?,
             permissive: self.permissive,
-            cpus: None,
             no_cache: self.no_cache,
+            ..request
         })
     }
 

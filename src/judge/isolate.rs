@@ -17,7 +17,7 @@ use self::rules::{Kind, Rules};
 use self::store::{Locked, Owner};
 use super::lease::{self, Lease};
 use super::limits::{LimitSource, Limits};
-use super::run::{Input, Judge, Judged, Ready, Request, Subject, fresh_id};
+use super::run::{Judge, Judged, Ready, Request, Subject, fresh_id};
 use super::sandbox;
 use crate::container::state::Root;
 use crate::error::{At, Context, Error, Result};
@@ -136,17 +136,7 @@ pub fn run(
     let host = Owner { uid: lease.base() + uid, gid: lease.base() + uid };
     locked.give(host, false)?;
     let judged = prepare(locked, program, &limits, host, uid).and_then(|ready| {
-        let request = Request {
-            id,
-            subject: Subject::Ready(Box::new(ready)),
-            limits: LimitSource::default(),
-            env: Vec::new(),
-            shares: Vec::new(),
-            stdin: Input::Empty,
-            permissive: false,
-            cpus: None,
-            no_cache: false,
-        };
+        let request = Request::new(id, Subject::Ready(Box::new(ready)));
         Judge::new(root, systemd_cgroup)?.judge(request, cancel)
     });
     let proved = judged

@@ -228,7 +228,7 @@ proptest! {
             let arch = if kind < 16 { 0x4000_0003 } else { NATIVE };
             if kind % 2 == 0 {
                 // Small values, and an upper half that the kernel does not read.
-                args = args.map(|arg| arg % 64 | (high & !0xffff_ffff));
+                args = args.map(|arg| (arg % 64) | (high & !0xffff_ffff));
             }
             let data = Data { nr, arch, instruction_pointer: high, args };
             let got = (run(&watch, &data).expect("watch"), run(&allow_list, &data).expect("allow-list"));

@@ -9,7 +9,7 @@ use crate::container::state::Root;
 use crate::error::{Error, Result};
 use crate::judge::language::Library;
 use crate::judge::limits::LimitSource;
-use crate::judge::run::{Input, Judge, Request, Subject, fresh_id};
+use crate::judge::run::{Judge, Request, Subject, fresh_id};
 use crate::judge::verdict::Status;
 
 const MIB: u64 = 1 << 20;
@@ -105,17 +105,9 @@ impl Canary {
         let language = library.language("sh", &library.base()?)?;
         // A wall time that no loaded machine reaches: what is slow is not wrong.
         let limits = (self.limits)(LimitSource { wall_time: Some(30_000), ..LimitSource::default() });
-        let request = Request {
-            id: format!("canary-{}-{}", self.name, fresh_id()),
-            subject: Subject::Source { language: Box::new(language), text: self.code.as_bytes().to_owned() },
-            limits,
-            env: Vec::new(),
-            shares: Vec::new(),
-            stdin: Input::Empty,
-            permissive: false,
-            cpus: None,
-            no_cache: true,
-        };
+        let id = format!("canary-{}-{}", self.name, fresh_id());
+        let subject = Subject::Source { language: Box::new(language), text: self.code.as_bytes().to_owned() };
+        let request = Request { limits, no_cache: true, ..Request::new(id, subject) };
         let judged = Judge::new(root, systemd_cgroup)?.rehearsing().judge(request, None)?;
         let run = judged.judgement.run;
         match run.cleanup.as_ref().filter(|cleanup| !cleanup.proved) {

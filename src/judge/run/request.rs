@@ -95,6 +95,23 @@ pub struct Request {
     pub no_cache: bool,
 }
 
+impl Request {
+    /// A strict run with nothing on standard input and nothing of the caller's; a compiled program may come from the cache.
+    pub fn new(id: impl Into<String>, subject: Subject) -> Request {
+        Request {
+            id: id.into(),
+            subject,
+            limits: LimitSource::default(),
+            env: Vec::new(),
+            shares: Vec::new(),
+            stdin: Input::Empty,
+            permissive: false,
+            cpus: None,
+            no_cache: false,
+        }
+    }
+}
+
 /// Where standard input comes from.
 #[derive(Debug)]
 pub enum Input {

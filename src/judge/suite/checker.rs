@@ -13,7 +13,7 @@ use crate::judge::evidence::Checked;
 use crate::judge::jury;
 use crate::judge::language::{Base, Language, Library};
 use crate::judge::limits::LimitSource;
-use crate::judge::run::{BoxFile, Content, Input, Judged, Prepared, Request, Subject, read_source};
+use crate::judge::run::{BoxFile, Content, Judged, Prepared, Request, Subject, read_source};
 use crate::judge::sandbox::{BOX, WORK};
 
 /// What was asked for.
@@ -113,17 +113,7 @@ fn files(case: &Case) -> Vec<BoxFile> {
 
 /// A run for the jury: within limits of its own, whatever those of the submission are.
 fn request(id: &str, subject: Subject, limits: LimitSource) -> Request {
-    Request {
-        id: id.to_owned(),
-        subject,
-        limits,
-        env: Vec::new(),
-        shares: Vec::new(),
-        stdin: Input::Empty,
-        permissive: false,
-        cpus: None,
-        no_cache: false,
-    }
+    Request { limits, ..Request::new(id, subject) }
 }
 
 /// One of the jury's programs: an executable file as it is, anything else by its language.

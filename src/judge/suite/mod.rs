@@ -165,15 +165,13 @@ impl Suite<'_> {
 
     fn request(&self, subject: Subject, stdin: Input) -> Request {
         Request {
-            id: self.id.clone(),
-            subject,
             limits: self.limits.clone(),
             env: self.env.clone(),
             shares: self.shares.clone(),
             stdin,
             permissive: self.permissive,
-            cpus: None,
             no_cache: self.no_cache,
+            ..Request::new(&self.id, subject)
         }
     }
 }
