@@ -136,3 +136,30 @@ fn of_orphans() {
         320.0,
     );
 }
+
+/// What the memory was made of, in a program that is over long before its CPU time is first looked at.
+#[test]
+fn memory_is_split_into_what_the_program_has_allocated_written_and_read() {
+    super::rustbox_only!();
+    let test = Test::new();
+    let main = "int main(void) {
+        size_t anon = 40 << 20, shmem = 8 << 20;
+        char *p = malloc(anon);
+        memset(p, 1, anon);
+        int f = open(\"/tmp/file\", O_CREAT | O_WRONLY, 0600);
+        if (write(f, p, shmem) != (ssize_t)shmem) return 1;
+        usleep(400000);
+        return p[anon - 1] != 1;
+    }";
+    let verdict = judged(&test, "c", &c(main), &["--time", "10", "--memory", "128M"], OK);
+    let split = &verdict["evidence"]["cgroup"]["memory_split"];
+    let of = |key: &str| split[key].as_u64().unwrap_or_else(|| panic!("no {key}: {verdict:#}"));
+    let mib = 1u64 << 20;
+    assert!((40 * mib..44 * mib).contains(&of("anon")), "{split}");
+    assert!((8 * mib..9 * mib).contains(&of("shmem")), "{split}");
+    assert!((20_000..1_000_000).contains(&of("at_us")), "{split}");
+    let peak = verdict["memory_peak_bytes"].as_u64().unwrap();
+    let sum = of("anon") + of("shmem") + of("file");
+    // The kernel counts the parts in batches, per processor.
+    assert!(sum <= peak + mib, "the parts, {sum}, are more than the peak, {peak}: {split}");
+}

@@ -8,7 +8,8 @@ use nix::sys::epoll::EpollFlags;
 use super::super::capture::{Capture, Stdin};
 use super::super::evidence::{Fault, FaultKind, ForbiddenCall, Kill, KillCause};
 use super::watch::{
-    Container, DRAINING, DYING, PIDS_CHECK, PIDS_HITS, PIDS_WINDOW, Phase, SETUP, Source, Watch, pressure,
+    Container, DRAINING, DYING, MEMORY_RARELY, MEMORY_SOON, PIDS_CHECK, PIDS_HITS, PIDS_WINDOW, Phase, SETUP, Source,
+    Watch, pressure,
 };
 use crate::error::{Error, Result};
 use crate::init::report::{Exec, Received, Report};
@@ -127,6 +128,7 @@ impl Watch<'_> {
                 self.pressure = Some(pressure());
                 self.cpu_check = self.meter.cpu_us().map(|_| Instant::now() + self.earliest(0));
                 self.pids_check = self.meter.pids_events().map(|_| Instant::now() + PIDS_CHECK);
+                self.memory_check = Some((Instant::now() + MEMORY_SOON, MEMORY_SOON));
             }
             Report::ExecFailed(errno, words) => {
                 self.fault(FaultKind::Exec, words.clone());
@@ -188,6 +190,11 @@ impl Watch<'_> {
             self.pids_check = Some(now + PIDS_CHECK);
             self.on_pids();
         }
+        if let Some((_, before)) = self.memory_check.filter(|(at, _)| *at <= now) {
+            self.sample_memory();
+            let pause = (before * 2).min(MEMORY_RARELY);
+            self.memory_check = Some((now + pause, pause));
+        }
         if self.bound > now {
             return;
         }
@@ -221,13 +228,17 @@ impl Watch<'_> {
         let Some(used) = self.meter.cpu_us() else { return };
         let used = used.saturating_sub(self.setup_cpu_us());
         let limit = (self.limits.cpu_time_ms + self.limits.extra_time_ms) * 1000;
-        if used > 0 {
-            self.memory_split = self.meter.memory_split(self.since_exec_us().unwrap_or(0)).or(self.memory_split.take());
-        }
         if used >= limit {
             return self.kill(KillCause::CpuTime);
         }
         self.cpu_check = Some(Instant::now() + self.earliest(used));
+    }
+
+    /// A level, not a sum: the last sample stays.
+    fn sample_memory(&mut self) {
+        if self.phase == Phase::Running {
+            self.memory_split = self.meter.memory_split(self.since_exec_us().unwrap_or(0)).or(self.memory_split.take());
+        }
     }
 
     /// How long what is left of the CPU time lasts at least.
@@ -250,9 +261,7 @@ impl Watch<'_> {
             return;
         }
         self.bound = Instant::now() + DYING;
-        self.wall_bound = None;
-        self.cpu_check = None;
-        self.pids_check = None;
+        self.look_no_more();
         if self.line.send(&Report::Kill, None).is_err() {
             self.end_init();
         }
@@ -267,9 +276,15 @@ impl Watch<'_> {
     fn over(&mut self) {
         self.phase = Phase::Over;
         self.bound = Instant::now() + DRAINING;
+        self.look_no_more();
+    }
+
+    /// The payload's fate is decided.
+    fn look_no_more(&mut self) {
         self.wall_bound = None;
         self.cpu_check = None;
         self.pids_check = None;
+        self.memory_check = None;
     }
 
     fn fault(&mut self, kind: FaultKind, message: String) {

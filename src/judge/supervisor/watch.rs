@@ -26,6 +26,10 @@ pub(super) const PIDS_HITS: u64 = 2000;
 pub(super) const PIDS_WINDOW: Duration = Duration::from_secs(5);
 /// cgroup v1 has no event for a refused fork (v2 has), so the count is looked at this often.
 pub(super) const PIDS_CHECK: Duration = Duration::from_millis(100);
+/// What the memory is made of is sampled this long after the exec, and then each time after twice as long, up to
+/// [`MEMORY_RARELY`]: a short program has its sample, and a long one pays next to nothing.
+pub(super) const MEMORY_SOON: Duration = Duration::from_millis(10);
+pub(super) const MEMORY_RARELY: Duration = Duration::from_secs(1);
 
 /// What is supervised: a sandbox whose init sets itself up, and everything that is looked at meanwhile.
 #[derive(Debug)]
@@ -130,6 +134,8 @@ pub struct Watch<'a> {
     pub(super) wall_bound: Option<Instant>,
     pub(super) cpu_check: Option<Instant>,
     pub(super) pids_check: Option<Instant>,
+    /// When the memory is sampled next, and how long after that again.
+    pub(super) memory_check: Option<(Instant, Duration)>,
     pub(super) pids_window: (Instant, u64),
     pub(super) processors: u64,
     pub(super) pressure: Option<[Option<u64>; 3]>,
@@ -166,6 +172,7 @@ impl<'a> Watch<'a> {
             wall_bound: None,
             cpu_check: None,
             pids_check: None,
+            memory_check: None,
             pids_window: (now, 0),
             pressure: None,
             memory_split: None,
@@ -184,7 +191,11 @@ impl<'a> Watch<'a> {
 
     /// When something is to be done even if nothing happens.
     pub(super) fn deadline(&self) -> Instant {
-        [self.wall_bound, self.cpu_check, self.pids_check].into_iter().flatten().fold(self.bound, Instant::min)
+        let memory_check = self.memory_check.map(|(at, _)| at);
+        [self.wall_bound, self.cpu_check, self.pids_check, memory_check]
+            .into_iter()
+            .flatten()
+            .fold(self.bound, Instant::min)
     }
 
     /// A handle of init, while there is one.
