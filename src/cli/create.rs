@@ -9,6 +9,7 @@ use crate::container::notify_socket;
 use crate::container::options::Options;
 use crate::container::run::wants_terminal;
 use crate::error::{At, Error, Result};
+use crate::judge::monitor;
 use crate::spec;
 use crate::sys::socket;
 
@@ -59,7 +60,12 @@ impl BundleArgs {
     /// What is wrong with it; a fault in the configuration names the file besides the JSON path. A console socket for
     /// a process without a terminal is a usage error, as with runc.
     pub fn load(&self) -> Result<spec::Bundle> {
-        let bundle = spec::load_from(&self.bundle, &self.config).map_err(|error| match error {
+        let load = || {
+            let mut bundle = spec::load_from(&self.bundle, &self.config)?;
+            monitor::enforce(&mut bundle.spec)?;
+            Ok(bundle)
+        };
+        let bundle = load().map_err(|error| match error {
             Error::Config { .. } => {
                 Error::Context { context: self.config.display().to_string(), source: Box::new(error) }
             }
@@ -84,6 +90,7 @@ impl BundleArgs {
             no_new_keyring: self.no_new_keyring,
             systemd_cgroup: global.systemd_cgroup(),
             rootless: global.rootless(),
+            verdicts: global.verdicts(),
             ..Options::default()
         })
     }

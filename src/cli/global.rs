@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use crate::cli::log::Log;
 use crate::container::state::Root;
 use crate::error::Result;
+use crate::judge::monitor;
 use crate::sys::process;
 use crate::worker::{Standing, metrics};
 
@@ -117,6 +118,11 @@ impl Global {
                 .unwrap_or_else(|| PathBuf::from("/var/lib/rustbox")),
             None => PathBuf::from("/var/lib/rustbox"),
         }
+    }
+
+    /// Where the verdicts of engines' containers are kept.
+    pub fn verdicts(&self) -> PathBuf {
+        self.worker_path().join(monitor::log::PLACE)
     }
 
     /// Where compiled programs are kept.

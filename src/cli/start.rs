@@ -17,5 +17,5 @@ pub struct Args {
 /// # Errors
 /// Where the container is not `created`, its program cannot be executed, or a poststart hook fails.
 pub fn main(global: &Global, args: &Args) -> Result<()> {
-    start::start(&global.open_root()?, &args.id)
+    start::start(&global.open_root()?, &args.id, &global.verdicts())
 }

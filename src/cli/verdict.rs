@@ -1,28 +1,113 @@
 //! `rustbox verdict`.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use serde_json::Value;
+
 use crate::cli::{Global, say, say_json};
-use crate::error::{At, Result};
+use crate::error::{At, Error, Result};
+use crate::judge::cause::{Cause, Status};
+use crate::judge::monitor::{self, Look, Progress};
 use crate::judge::replay::{Replay, Words, replay};
 
-/// Judge a stored run again, by its evidence
+/// Print the verdict of a container that an engine runs, or judge a stored run again
+///
+/// A container is judged that was created with an annotation org.rustbox.limit.*: its verdict can be asked for while it
+/// runs, when it has ended, and after its deletion.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["id", "replay"])))]
 pub struct Args {
-    /// What `run --json` printed; `-` reads it from stdin
-    #[arg(long, value_name = "FILE", required = true)]
-    pub replay: PathBuf,
-    /// Print the verdict as one JSON object
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    pub id: Option<String>,
+    /// Judge again what `run --json`, `run --evidence` or `verdict --json` has stored; `-` reads it from stdin
+    #[arg(long, value_name = "FILE")]
+    pub replay: Option<PathBuf>,
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }
 
-/// Judges again: 0 where the evidence gives the stored verdict, 1 where it gives another, 2 for usage and for what is no
-/// stored run.
+/// Of a container: 0 where there is a verdict or it runs, 1 where there is none. Judging again: 0 where the evidence gives
+/// the stored verdict, 1 where it gives another. 2 for usage and for what is no stored run.
 pub fn main(global: &Global, args: &Args) -> ExitCode {
-    let judged = read(&args.replay).and_then(|judged| print(args, &judged).map(|()| judged));
+    match (&args.replay, &args.id) {
+        (Some(file), _) => judge_again(global, args, file),
+        (None, Some(id)) => match container(global, args, id) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => super::report(global, &error),
+        },
+        (None, None) => super::report(global, &Error::Usage("verdict needs the ID of a container".to_owned())),
+    }
+}
+
+fn container(global: &Global, args: &Args, id: &str) -> Result<()> {
+    let root = global.open_root()?;
+    let found = match root.look(id) {
+        Ok((dir, record)) => monitor::look(dir.as_fd(), &record)?.ok_or_else(|| {
+            let reason = "is not judged: it was created without an annotation org.rustbox.limit.*";
+            Error::state(id, reason)
+        })?,
+        Err(error @ Error::State { .. }) => match monitor::log::find(&global.verdicts(), root.path(), id)? {
+            Some(verdict) => Look::Ended(Box::new(verdict)),
+            None => {
+                let place = global.verdicts();
+                let context = format!("there is no verdict of it in `{}` either", place.display());
+                return Err(Error::Context { context, source: Box::new(error) });
+            }
+        },
+        Err(error) => return Err(error),
+    };
+    match found {
+        Look::Waiting(_) => Err(Error::state(id, "has no verdict yet: it has not been started")),
+        Look::Running(progress) if args.json => say_json(&progress),
+        Look::Running(progress) => say(&running(&progress)),
+        Look::Ended(verdict) if args.json => say_json(&verdict),
+        Look::Ended(verdict) => say(&ended(&verdict)),
+    }
+}
+
+fn running(progress: &Progress) -> String {
+    let s = |ms: f64| ms / 1000.0;
+    let mut figures =
+        vec![format!("wall {:.3} s of {:.3}", s(progress.wall_time_ms), s(progress.limits.wall_time_ms as f64))];
+    if let Some(ms) = progress.cpu_time_ms {
+        figures.push(format!("CPU {:.3} s of {:.3}", s(ms), s(progress.limits.cpu_time_ms as f64)));
+    }
+    if let Some(bytes) = progress.memory_bytes {
+        figures.push(format!("memory {:.1} MiB of {:.0}", mib(bytes as f64), mib(progress.limits.memory_bytes as f64)));
+    }
+    if let Some(count) = progress.processes {
+        figures.push(format!("{count} processes of {}", progress.limits.processes));
+    }
+    format!("running\n    {}", figures.join(", "))
+}
+
+fn mib(bytes: f64) -> f64 {
+    bytes / f64::from(1 << 20)
+}
+
+fn ended(verdict: &Value) -> String {
+    let word = |name: &str| verdict.get(name).cloned().unwrap_or_default();
+    let status = serde_json::from_value(word("status")).map_or("?", Status::as_str);
+    let cause = serde_json::from_value(word("cause")).map_or("", Cause::explain);
+    let number = |name: &str| verdict.get(name).and_then(Value::as_f64);
+    let mut figures = Vec::new();
+    for (name, label) in [("exit_code", "exit code"), ("signal", "signal")] {
+        figures.extend(number(name).filter(|value| *value != 0.0).map(|value| format!("{label} {value}")));
+    }
+    figures.extend(number("cpu_time_ms").map(|ms| format!("CPU {:.3} s", ms / 1000.0)));
+    figures.extend(number("wall_time_ms").map(|ms| format!("wall {:.3} s", ms / 1000.0)));
+    figures.extend(number("memory_peak_bytes").map(|bytes| format!("memory {:.1} MiB", mib(bytes))));
+    let figures = if figures.is_empty() { String::new() } else { format!("\n    {}", figures.join(", ")) };
+    format!("{status}: {cause}{figures}")
+}
+
+fn judge_again(global: &Global, args: &Args, file: &Path) -> ExitCode {
+    let judged = read(file).and_then(|judged| print(args, &judged).map(|()| judged));
     ExitCode::from(match judged {
         Ok(judged) => {
             let differences = judged.differences();
@@ -30,7 +115,7 @@ pub fn main(global: &Global, args: &Args) -> ExitCode {
             u8::from(!differences.is_empty())
         }
         Err(error) => {
-            global.log().error(&format!("{}: {error}", args.replay.display()));
+            global.log().error(&format!("{}: {error}", file.display()));
             2
         }
     })

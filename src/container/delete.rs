@@ -9,6 +9,7 @@ use crate::container::report::Report;
 use crate::container::running_hook;
 use crate::container::state::{Directory, Record, Root, Status, read_init, status};
 use crate::error::{Error, Result};
+use crate::judge::monitor;
 
 /// What a delete did.
 #[derive(Debug)]
@@ -72,9 +73,16 @@ pub fn delete_locked(root: &Root, directory: Directory, mut record: Record) -> R
 /// Releases a container whose directory is locked, poststop hooks included.
 pub fn release(root: &Root, directory: Directory, record: &Record, init: Option<std::os::fd::OwnedFd>) -> Deleted {
     let mut warnings = Vec::new();
+    let last_word = monitor::end(&directory, record, init.as_ref().map(AsFd::as_fd)).unwrap_or_else(|error| {
+        warnings.push(error);
+        None
+    });
     let proof = cleanup::release(root, directory, record, init, |directory| {
         warnings.extend(poststop(directory, record).unwrap_or_else(|error| vec![error]))
     });
+    if let Some(Err(error)) = last_word.map(|last_word| last_word.complete(root, &record.id, &proof)) {
+        warnings.push(error);
+    }
     Deleted { proof, warnings }
 }
 

@@ -1,11 +1,11 @@
 //! Which process a number on disk means: a pid, its start time, the boot.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Error, Result};
-use crate::sys::{Errno, path, process};
+use crate::sys::{Errno, capability, path, process};
 
 /// A process: its pid and when it started. The pair never names two processes of one boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -44,20 +44,45 @@ pub fn this_process() -> Result<ProcessId> {
 /// # Errors
 /// Where `/proc` cannot be read.
 pub fn identify(pid: libc::pid_t) -> Result<Option<ProcessId>> {
-    let file = format!("/proc/{pid}/stat");
-    let stat = match path::read_at(path::CWD, &path::c_path(&file).at("name", &file)?, 4096) {
-        Ok(stat) => stat,
-        Err(Errno::ENOENT | Errno::ESRCH) => return Ok(None),
-        Err(errno) => return Err(Error::sys("read", file, errno)),
-    };
-    let start_time = start_time(&stat).ok_or_else(|| Error::Other(format!("`{file}` has no start time")))?;
+    let Some(stat) = stat(pid)? else { return Ok(None) };
+    let start_time = field(&stat, 22).and_then(|text| text.parse().ok());
+    let start_time = start_time.ok_or_else(|| Error::Other(format!("`/proc/{pid}/stat` has no start time")))?;
     Ok(Some(ProcessId { pid, start_time }))
 }
 
-/// Field 22 of `/proc/<pid>/stat`. The name in field 2 may hold anything, also `)`: the last one counts.
-fn start_time(stat: &[u8]) -> Option<u64> {
+/// The raw wait status of a process that has ended and waits to be reaped by its parent; `None` where it does not, or this
+/// process may not look.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn status_of_zombie(process: ProcessId, pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
+    let Some(stat) = stat(process.pid)? else { return Ok(None) };
+    // Until it is reaped nobody else has its pid.
+    let zombie = field(&stat, 3) == Some("Z") && process::pidfd_send_signal(pidfd, 0).is_ok();
+    // To whom may not look, the kernel shows 0.
+    let trusted = |status: &i32| *status != 0 || (may_trace() && !process::in_user_namespace());
+    Ok(field(&stat, 52).and_then(|text| text.parse().ok()).filter(trusted).filter(|_| zombie))
+}
+
+fn may_trace() -> bool {
+    const SYS_PTRACE: u64 = 1 << 19;
+    capability::capget().is_ok_and(|(effective, ..)| effective & SYS_PTRACE != 0)
+}
+
+fn stat(pid: libc::pid_t) -> Result<Option<Vec<u8>>> {
+    let file = format!("/proc/{pid}/stat");
+    match path::read_at(path::CWD, &path::c_path(&file).at("name", &file)?, 4096) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
+        Err(errno) => Err(Error::sys("read", file, errno)),
+    }
+}
+
+/// A field of `/proc/<pid>/stat` after the second, by its number in proc_pid_stat(5). The name in field 2 may hold anything,
+/// also `)`: the last one counts.
+fn field(stat: &[u8], number: usize) -> Option<&str> {
     let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
-    std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
+    std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace().nth(number - 3)
 }
 
 /// A handle of this very process, or `None` where it has ended (a zombie has).
@@ -97,9 +122,9 @@ mod tests {
     fn the_start_time_is_found_behind_any_process_name() {
         let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
         for name in ["cat", "a) b (c", ")))", "\u{1b}[31m"] {
-            assert_eq!(start_time(format!("12 ({name}) {rest}").as_bytes()), Some(4711), "{name}");
+            assert_eq!(field(format!("12 ({name}) {rest}").as_bytes(), 22), Some("4711"), "{name}");
         }
-        assert_eq!(start_time(b"12 (cat) S 1"), None);
+        assert_eq!(field(b"12 (cat) S 1", 22), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use crate::container::state::{Root, Status, status};
 use crate::error::{At, Error, Result};
+use crate::judge::monitor;
 use crate::sys::{Errno, process};
 
 /// Sends `signal` to the container's first process; with `all`, to every process of its cgroups. In a cgroup that
@@ -16,6 +17,7 @@ pub fn kill(root: &Root, id: &str, signal: i32, all: bool) -> Result<()> {
     let (now, live) = status(dir.as_fd(), &record)?;
     // Without a pid namespace of its own, the death of the first process ends nobody else.
     let cgroup = record.cgroup.open();
+    monitor::signalled(dir.as_fd(), &record, signal)?;
     if (all || (signal == libc::SIGKILL && !record.own_pid_namespace)) && !cgroup.is_shared() {
         if signal == libc::SIGKILL {
             return cgroup.kill().map(drop);

@@ -26,6 +26,8 @@ pub struct Options<'a> {
     pub rootless: bool,
     /// Nobody else will start the container: no gate is made.
     pub ungated: bool,
+    /// Where the verdict of a container is kept that [`launch`](crate::container::run::launch) starts and that is judged.
+    pub verdicts: PathBuf,
     /// For the judge.
     pub judge: Option<JudgeOptions<'a>>,
     /// The directory in the container where its program says that it is ready: [`offer`](crate::container::notify_socket::offer).

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::state::{self, Record, Status};
 use crate::error::Result;
+use crate::judge::monitor;
 
 /// The state of the runtime specification ("State"), with the additions that runc's callers know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -56,7 +57,9 @@ impl Report {
     /// As [`state::status`].
     pub fn of(dir: BorrowedFd<'_>, record: &Record) -> Result<Report> {
         let (status, live) = state::status(dir, record)?;
-        Ok(Report::new(record, status, live.map_or(0, |live| live.process.pid)))
+        let mut report = Report::new(record, status, live.map_or(0, |live| live.process.pid));
+        report.annotations.extend(monitor::annotations(dir, record)?);
+        Ok(report)
     }
 
     /// The report as a JSON value.

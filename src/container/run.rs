@@ -13,6 +13,7 @@ use crate::container::options::Options;
 use crate::container::start::poststart;
 use crate::container::state::Root;
 use crate::error::{Error, Result};
+use crate::judge::monitor::Monitor;
 use crate::spec::Bundle;
 use crate::sys::lock::FlockArg;
 use crate::sys::process::Ended;
@@ -35,10 +36,20 @@ pub struct Ran {
 /// As [`create`], and why the program could not be executed or which poststart hook has failed; then nothing of the container remains.
 pub fn launch(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> Result<Created> {
     let begun = Instant::now();
+    let verdicts = options.verdicts.clone();
     let mut created = create(root, id, bundle, Options { ungated: true, ..options })?;
     let started = Proxy::open(&created.record, created.init.pid).and_then(|proxy| {
         created.proxy = proxy;
-        created.start().inspect(|()| metrics::started(begun.elapsed()))
+        let monitor = Monitor::begin(root, &created.directory, &created.record, &verdicts)?;
+        match created.start() {
+            Ok(()) => monitor.into_iter().for_each(Monitor::started),
+            Err(error) => {
+                monitor.into_iter().for_each(|monitor| monitor.failed(&error));
+                return Err(error);
+            }
+        }
+        metrics::started(begun.elapsed());
+        Ok(())
     });
     match started.and_then(|()| poststart(&created.directory, &created.record, created.init.pid)) {
         Ok(()) => Ok(created),

@@ -1,6 +1,7 @@
 //! `start`: opens the gate of a created container.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -11,6 +12,7 @@ use crate::container::report::Report;
 use crate::container::running_hook;
 use crate::container::state::{Directory, Record, Root, Status, status};
 use crate::error::{At, Error, Result};
+use crate::judge::monitor::Monitor;
 use crate::spec::missing_process;
 use crate::sys::{Errno, path, process};
 use crate::worker::metrics;
@@ -19,12 +21,12 @@ use crate::worker::metrics;
 const DEATH: i32 = 5000;
 
 /// Starts a created container and returns once its program is executed and its poststart hooks have run, and, where systemd is
-/// to hear of it, the program says that it is ready.
+/// to hear of it, the program says that it is ready. `verdicts` is where the verdict of a judged container is kept.
 ///
 /// # Errors
 /// [`Error::State`] where it is not `created`; why the program could not be executed; or the poststart hook that has
 /// failed: then the container is stopped ("Lifecycle" 9, runtime specification).
-pub fn start(root: &Root, id: &str) -> Result<()> {
+pub fn start(root: &Root, id: &str, verdicts: &Path) -> Result<()> {
     let directory = root.lock(id)?;
     let record = directory.record()?;
     let (now, live) = status(directory.fd(), &record)?;
@@ -41,6 +43,7 @@ pub fn start(root: &Root, id: &str) -> Result<()> {
         other => other.at("open the gate of", id)?,
     };
     let proxy = Proxy::open(&record, live.process.pid)?;
+    let monitor = Monitor::begin(root, &directory, &record, verdicts)?;
     let begun = Instant::now();
     path::write_once(gate.as_fd(), b"s").at("open the gate of", id)?;
     drop(gate);
@@ -50,8 +53,11 @@ pub fn start(root: &Root, id: &str) -> Result<()> {
         let _ = path::unlinkat(directory.fd(), name, 0);
     }
     if !words.is_empty() {
-        return Err(Error::Other(String::from_utf8_lossy(&words).into_owned()));
+        let error = Error::Other(String::from_utf8_lossy(&words).into_owned());
+        monitor.into_iter().for_each(|monitor| monitor.failed(&error));
+        return Err(error);
     }
+    monitor.into_iter().for_each(Monitor::started);
     metrics::started(begun.elapsed());
     poststart(&directory, &record, live.process.pid).inspect_err(|_| {
         // The hook's failure is the error to tell; what cannot be stopped here shows in `state` and `delete`.

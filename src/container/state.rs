@@ -6,6 +6,7 @@
 //! | `config.json` | with it | the configuration as created; later changes to the bundle do not matter |
 //! | `init` | made before the first process, once its cgroups are as recorded; written when it is created | its pid and start time, and without a pid namespace of its own its mount namespace |
 //! | `hook` | while a hook of the runtime's namespaces runs | its kind, pid and start time |
+//! | `monitor`, `killed`, `verdict.json` | of a container that an engine runs and that is judged | see [`monitor`] |
 //! | `gate`, `answer` | with `state.json` | FIFOs: `start` opens the gate; init answers how the exec went |
 //!
 //! The directory is built under a temporary name and published by `renameat2(RENAME_NOREPLACE)`, so
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::identity::{self, ProcessId};
 pub use crate::container::record::{Record, new_record, read_init, read_record, read_spec};
 use crate::error::{At, Error, Result};
+use crate::judge::monitor;
 use crate::sys::lock::{FlockArg, Lock};
 use crate::sys::{self, Errno, path};
 
@@ -383,7 +385,9 @@ fn write(dir: BorrowedFd<'_>, name: &std::ffi::CStr, how: i32, content: &[u8]) -
 /// Removes the files of a container's directory, the record last: a crash in between leaves a
 /// directory that still says what it is.
 fn remove_files(dir: BorrowedFd<'_>) -> sys::Result<()> {
-    for name in [c"gate", c"answer", c"init", c"hook", c"config.json", c"state.json.new", c"state.json"] {
+    let monitors = [monitor::FILE, monitor::KILLED, monitor::VERDICT, monitor::NEW];
+    let own = [c"gate", c"answer", c"init", c"hook", c"config.json", c"state.json.new", c"state.json"];
+    for name in monitors.into_iter().chain(own) {
         match path::unlinkat(dir, name, 0) {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(errno) => return Err(errno),

@@ -36,6 +36,9 @@ pub struct Evidence {
     /// What the checker said of the output, where one was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checker: Option<Checked>,
+    /// Who watched is not the program's parent, and its streams are somebody else's: an engine's container.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub monitored: bool,
 }
 
 /// What a checker, or an interactor, said.

@@ -28,6 +28,41 @@ pub struct Meter {
     pids_events: Option<OwnedFd>,
 }
 
+/// What was counted before the payload, in cgroups that others have been in.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Baseline {
+    /// CPU time, µs.
+    pub cpu_us: u64,
+    /// Refused forks.
+    pub pids_limit_hits: u64,
+    oom_kills: u64,
+    local_oom: u64,
+    failcnt: u64,
+}
+
+impl Baseline {
+    /// Turns the counters that begin with the cgroup into deltas; the CPU time is one already.
+    pub fn subtract(self, evidence: &mut CgroupEvidence) {
+        let less = |counter: &mut Option<u64>, before: u64| {
+            if let Some(counter) = counter {
+                *counter = counter.saturating_sub(before);
+            }
+        };
+        less(&mut evidence.pids_limit_hits, self.pids_limit_hits);
+        match &mut evidence.oom {
+            Oom::Unknown => {}
+            Oom::V1 { kills, failcnt, .. } => {
+                less(kills, self.oom_kills);
+                less(failcnt, self.failcnt);
+            }
+            Oom::V2 { kills, local_oom } => {
+                less(kills, self.oom_kills);
+                less(local_oom, self.local_oom);
+            }
+        }
+    }
+}
+
 /// A program can do something in this time.
 const LATE: Duration = Duration::from_micros(500);
 /// The limit is rounded down to a page, bytes.
@@ -120,6 +155,22 @@ impl Meter {
         let shmem = get("shmem", "shmem")?;
         let file = get("cache", "file")?.saturating_sub(shmem);
         Some(MemorySplit { anon: get("rss", "anon")?, file, shmem, at_us })
+    }
+
+    /// The counters as they are before the payload runs.
+    pub fn baseline(&self) -> Baseline {
+        let (oom_kills, local_oom, failcnt) = match self.oom(u64::MAX) {
+            Oom::Unknown => (None, None, None),
+            Oom::V1 { kills, failcnt, .. } => (kills, None, failcnt),
+            Oom::V2 { kills, local_oom } => (kills, local_oom, None),
+        };
+        Baseline {
+            cpu_us: self.cpu_us().unwrap_or(0),
+            pids_limit_hits: self.pids_limit_hits().unwrap_or(0),
+            oom_kills: oom_kills.unwrap_or(0),
+            local_oom: local_oom.unwrap_or(0),
+            failcnt: failcnt.unwrap_or(0),
+        }
     }
 
     /// All counters. To be called when the payload has ended and before the cgroups are removed.

@@ -12,6 +12,7 @@ pub mod language;
 pub mod lease;
 pub mod limits;
 pub mod meter;
+pub mod monitor;
 pub mod output;
 pub mod replay;
 pub mod run;

@@ -102,6 +102,8 @@ fn internal_error(e: &Evidence) -> Option<Verdict> {
     match &e.cleanup {
         Some(cleanup) if cleanup.proved => None,
         Some(cleanup) => Some(ie(Cause::IeNotProvedGone).detail(cleanup.left.join("; "))),
+        // An engine's container is still to be deleted.
+        None if e.monitored => None,
         None => Some(ie(Cause::IeNotProvedGone).detail("no proof was made")),
     }
 }
@@ -112,13 +114,13 @@ fn missing(e: &Evidence) -> Option<&'static str> {
         return None; // the run step never was
     }
     let enforced = |control: &str| !e.control_degraded.iter().any(|degraded| degraded == control);
-    if e.payload.wait_status.is_none() {
+    if e.payload.wait_status.is_none() && !(e.monitored && decided_without_status(e)) {
         return Some("the payload's wait status");
     }
     if e.payload.wall_us.is_none() {
         return Some("the wall time");
     }
-    if !e.streams.joined && (e.streams.stdout_bytes.is_none() || e.streams.stderr_bytes.is_none()) {
+    if !e.monitored && !e.streams.joined && (e.streams.stdout_bytes.is_none() || e.streams.stderr_bytes.is_none()) {
         return Some("the size of the output");
     }
     if cpu_us(e).is_none() || (enforced("cpuacct") && e.cgroup.cpu_us.is_none()) {
@@ -138,6 +140,11 @@ fn missing(e: &Evidence) -> Option<&'static str> {
         return Some("the forbidden call");
     }
     None
+}
+
+/// Whether the verdict is the same however the payload ended.
+fn decided_without_status(e: &Evidence) -> bool {
+    e.kill.is_some() || oom_kill(&e.cgroup.oom) != OomKill::None
 }
 
 fn cpu_us(e: &Evidence) -> Option<u64> {

@@ -118,6 +118,30 @@ pub fn wait_pidfd(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Ended>> {
     }
 }
 
+/// The raw wait status of a process, child or not, that has ended and was reaped (`PIDFD_GET_INFO` with `PIDFD_INFO_EXIT`,
+/// Linux 6.15); `None` where it lives or waits to be reaped.
+///
+/// # Errors
+/// `ENOTTY` or `EINVAL` from kernels that do not know the question.
+pub fn pidfd_exit_status(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
+    /// `struct pidfd_info` of `<linux/pidfd.h>`, its first version.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const EXIT: u64 = 1 << 3;
+    /// `_IOWR(0xFF, 11, struct pidfd_info)`.
+    const PIDFD_GET_INFO: libc::c_ulong = 3 << 30 | (size_of::<Info>() as libc::c_ulong) << 16 | 0xff << 8 | 11;
+    let mut info = Info { mask: EXIT, ..Info::default() };
+    // SAFETY: a valid descriptor and room for the structure whose size is in the request.
+    check(unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) }.into())?;
+    Ok((info.mask & EXIT != 0).then_some(info.exit_code))
+}
+
 /// Waits until a process (child or not) has ended, at most `timeout_ms` (negative: for ever); true where it has.
 ///
 /// # Errors

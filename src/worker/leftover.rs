@@ -23,6 +23,8 @@ pub enum Kind {
     UnreadableState,
     /// A hook whose runtime is dead.
     Hook,
+    /// The monitor of a judged container, which runs on without its time limits.
+    Monitor,
     /// A state directory that was never published.
     HalfWritten,
     /// The files of a judged sandbox.

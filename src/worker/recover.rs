@@ -16,7 +16,7 @@ use crate::container::running_hook;
 use crate::container::state::{Directory, Root};
 use crate::error::{At, Error, Result};
 use crate::judge::batch::cores::PLACE;
-use crate::judge::lease;
+use crate::judge::{lease, monitor};
 use crate::sys::lock::{FlockArg, Lock};
 use crate::sys::{Errno, path};
 
@@ -103,7 +103,7 @@ fn take_turn(root: &Root) -> Result<Lock> {
 fn remove(root: &Root, leftover: &Leftover, cleanup: bool, done: &mut Recovered) -> Result<bool> {
     let place = Path::new(&leftover.name);
     match leftover.kind {
-        Kind::Container | Kind::Hook => return container(root, &leftover.name, cleanup, done),
+        Kind::Container | Kind::Hook | Kind::Monitor => return container(root, &leftover.name, cleanup, done),
         Kind::Process => {
             return leftover.process.map_or(Ok(false), |orphan| orphans::end(orphan, Instant::now() + DEADLINE));
         }
@@ -142,13 +142,18 @@ fn remove(root: &Root, leftover: &Leftover, cleanup: bool, done: &mut Recovered)
     }
 }
 
-/// Deletes a container that is stale, or has stopped where that is asked for, or ends the hook that its runtime has left.
+/// Deletes a container that is stale, or has stopped where that is asked for, or ends the hook that its runtime has left, or
+/// has another monitor go on.
 fn container(root: &Root, id: &str, cleanup: bool, done: &mut Recovered) -> Result<bool> {
     let Some(directory) = lock(root, id)? else { return Ok(false) };
     let record = directory.record()?;
     match judge(directory.fd(), &record)? {
         Finding::Left(Kind::Hook, _) => {
             return Ok(running_hook::end(directory.fd(), &record, Instant::now() + DEADLINE)?.is_some());
+        }
+        Finding::Left(Kind::Monitor, _) => {
+            monitor::resume(root, &directory, &record)?;
+            return Ok(true);
         }
         Finding::Left(..) => {}
         Finding::Stopped if cleanup => {}

@@ -3,6 +3,7 @@
 //! | what | stale when |
 //! |---|---|
 //! | container | its creator died before its first process was on record; it is of another boot; it is judged and its supervisor is dead; its directory holds no record any more |
+//! | monitor of a judged container | it is dead, and the container runs |
 //! | hook | it runs, and no command holds its container's lock |
 //! | process | it is in the mount namespace of a container whose first process is dead, and in no container's cgroups |
 //! | half-written state directory | the process in its name is dead |
@@ -29,7 +30,7 @@ use crate::container::running_hook;
 use crate::container::state::{Record, Root, Status, read_init, read_record, status};
 use crate::error::{At, Error, Result};
 use crate::judge::batch::cores::PLACE;
-use crate::judge::lease;
+use crate::judge::{lease, monitor};
 use crate::sys::lock::{FlockArg, Lock};
 use crate::sys::{Errno, path};
 
@@ -90,6 +91,9 @@ pub fn survey(root: &Root) -> Result<Survey> {
             Finding::Lives => survey.live.push(id),
             Finding::Stopped => survey.stopped.push(id),
             Finding::Left(kind, reason) => {
+                if kind == Kind::Monitor {
+                    survey.live.push(id.clone());
+                }
                 survey.leftovers.push(Leftover::new(kind, &id, reason).of(&id, creator).aged(&place));
             }
         }
@@ -189,6 +193,10 @@ pub(super) fn judge(dir: std::os::fd::BorrowedFd<'_>, record: &Record) -> Result
     }
     Ok(match status(dir, record)? {
         (Status::Stopped, _) => Finding::Stopped,
+        (Status::Running | Status::Paused, _) => match monitor::missing(dir, record)? {
+            Some(lost) => Finding::Left(Kind::Monitor, format!("its monitor, process {}, is dead", lost.pid)),
+            None => Finding::Lives,
+        },
         _ => Finding::Lives,
     })
 }

@@ -74,6 +74,8 @@ pub struct Swept<'t> {
     end: Box<dyn Fn() + 't>,
     /// Its exit status may be the payload's, which says what it likes.
     payloads_status: bool,
+    /// Waits until what it leaves to work on is struck, or past that.
+    settle: Box<dyn Fn() + 't>,
 }
 
 impl Swept<'_> {
@@ -85,7 +87,9 @@ impl Swept<'_> {
     }
 
     fn struck(&self, inject: String) -> Out {
-        self.traced(&["-o".to_owned(), "/dev/null".to_owned(), "-e".to_owned(), inject])
+        let out = self.traced(&["-o".to_owned(), "/dev/null".to_owned(), "-e".to_owned(), inject]);
+        (self.settle)();
+        out
     }
 
     /// The most calls of each kind that one process makes.
@@ -256,6 +260,7 @@ fn sweep(
     spec: Spec,
     prepare: impl Fn(&Container<'_>),
     args: impl Fn(&Container<'_>) -> Vec<String>,
+    settle: impl Fn(&Container<'_>),
 ) {
     rustbox_only!();
     let t = Test::new();
@@ -273,6 +278,7 @@ fn sweep(
         args: args(&c),
         end: Box::new(end),
         payloads_status: ["run", "exec"].contains(&name),
+        settle: Box::new(|| settle(&c)),
     });
 }
 
@@ -281,23 +287,37 @@ fn on_bundle(command: &str, c: &Container<'_>) -> Vec<String> {
 }
 
 fn create(how: fn(&Swept<'_>)) {
-    sweep(how, "create", sh("sleep 600").hook("createRuntime", ":"), |_| {}, |c| on_bundle("create", c));
+    sweep(how, "create", sh("sleep 600").hook("createRuntime", ":"), |_| {}, |c| on_bundle("create", c), |_| {});
 }
 
 fn start(how: fn(&Swept<'_>)) {
     let created = |c: &Container<'_>| drop(c.create().ok());
-    sweep(how, "start", sh("sleep 600").hook("poststart", ":"), created, |c| words(&["start", &c.id]));
+    sweep(how, "start", sh("sleep 600").hook("poststart", ":"), created, |c| words(&["start", &c.id]), |_| {});
+}
+
+/// The start of a container that is to be judged, and the monitor that it makes.
+fn judged_start(how: fn(&Swept<'_>)) {
+    let created = |c: &Container<'_>| drop(c.create().ok());
+    let spec = sh("sleep 600").patch(json!({"annotations": {"org.rustbox.limit.wall-time": "0.2"}}));
+    // Its monitor lives on: until it has had its last word, or has died.
+    let settle = |c: &Container<'_>| {
+        until("the end of the monitor", || {
+            let verdict = c.test.runtime(&["verdict", "--json", &c.id]);
+            verdict.code != 0 || !verdict.stdout.contains("\"running\"")
+        });
+    };
+    sweep(how, "judged start", spec, created, |c| words(&["start", &c.id]), settle);
 }
 
 fn run(how: fn(&Swept<'_>)) {
-    sweep(how, "run", sh("true").hook("poststop", ":"), |_| {}, |c| on_bundle("run", c));
+    sweep(how, "run", sh("true").hook("poststop", ":"), |_| {}, |c| on_bundle("run", c), |_| {});
 }
 
 fn exec(how: fn(&Swept<'_>)) {
     let up = |c: &Container<'_>| {
         c.up();
     };
-    sweep(how, "exec", sh("sleep 600"), up, |c| words(&["exec", &c.id, "true"]));
+    sweep(how, "exec", sh("sleep 600"), up, |c| words(&["exec", &c.id, "true"]), |_| {});
 }
 
 fn delete(how: fn(&Swept<'_>)) {
@@ -306,7 +326,7 @@ fn delete(how: fn(&Swept<'_>)) {
         c.kill("KILL").ok();
         c.wait_status("stopped");
     };
-    sweep(how, "delete", sh("sleep 600").hook("poststop", ":"), stopped, |c| words(&["delete", &c.id]));
+    sweep(how, "delete", sh("sleep 600").hook("poststop", ":"), stopped, |c| words(&["delete", &c.id]), |_| {});
 }
 
 fn judged_run(how: fn(&Swept<'_>)) {
@@ -327,6 +347,7 @@ fn judged_run(how: fn(&Swept<'_>)) {
         args,
         end: Box::new(end),
         payloads_status: false,
+        settle: Box::new(|| {}),
     });
 }
 
@@ -342,6 +363,6 @@ macro_rules! tests {
 }
 
 tests! {
-    killed kill: create start run exec delete judged_run;
-    failing fail: create start run exec delete judged_run;
+    killed kill: create start judged_start run exec delete judged_run;
+    failing fail: create start judged_start run exec delete judged_run;
 }

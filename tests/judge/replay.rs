@@ -111,6 +111,6 @@ fn what_cannot_be_read_is_named() {
     ] {
         test.bare(&["verdict", "--replay", path]).usage().says(&[path, words]);
     }
-    test.bare(&["verdict"]).usage().says(&["--replay"]);
-    test.bare(&["verdict", "some-id"]).usage();
+    test.bare(&["verdict"]).usage().says(&["--replay", "ID"]);
+    test.bare(&["verdict", "some-id", "--replay", "/"]).usage();
 }

@@ -22,14 +22,14 @@ pub(super) const DYING: Duration = Duration::from_secs(5);
 /// How long what is left of the sandbox may take to go, and its streams to end.
 pub(super) const DRAINING: Duration = Duration::from_secs(5);
 /// This many refused forks within [`PIDS_WINDOW`] are abuse.
-pub(super) const PIDS_HITS: u64 = 2000;
-pub(super) const PIDS_WINDOW: Duration = Duration::from_secs(5);
+pub(in crate::judge) const PIDS_HITS: u64 = 2000;
+pub(in crate::judge) const PIDS_WINDOW: Duration = Duration::from_secs(5);
 /// cgroup v1 has no event for a refused fork (v2 has), so the count is looked at this often.
-pub(super) const PIDS_CHECK: Duration = Duration::from_millis(100);
+pub(in crate::judge) const PIDS_CHECK: Duration = Duration::from_millis(100);
 /// What the memory is made of is sampled this long after the exec, and then each time after twice as long, up to
 /// [`MEMORY_RARELY`]: a short program has its sample, and a long one pays next to nothing.
-pub(super) const MEMORY_SOON: Duration = Duration::from_millis(10);
-pub(super) const MEMORY_RARELY: Duration = Duration::from_secs(1);
+pub(in crate::judge) const MEMORY_SOON: Duration = Duration::from_millis(10);
+pub(in crate::judge) const MEMORY_RARELY: Duration = Duration::from_secs(1);
 
 /// What is supervised: a sandbox whose init sets itself up, and everything that is looked at meanwhile.
 #[derive(Debug)]
@@ -284,14 +284,7 @@ impl<'a> Watch<'a> {
             joined: false,
         };
         if let Some(before) = self.pressure {
-            let after = pressure();
-            let delta = |index: usize| Some(after[index]?.saturating_sub(before[index]?));
-            self.evidence.noise = Noise {
-                cpu_pressure_us: delta(0),
-                memory_pressure_us: delta(1),
-                io_pressure_us: delta(2),
-                ..Noise::default()
-            };
+            self.evidence.noise = noise(before);
         }
         let kept = |capture: Option<Capture>| capture.map(Capture::into_kept).unwrap_or_default();
         let outcome = Outcome {
@@ -309,9 +302,16 @@ impl<'a> Watch<'a> {
 }
 
 /// `some total` of the machine's CPU, memory and I/O pressure, µs.
-pub(super) fn pressure() -> [Option<u64>; 3] {
+pub(in crate::judge) fn pressure() -> [Option<u64>; 3] {
     ["cpu", "memory", "io"].map(|resource| {
         let text = std::fs::read_to_string(format!("/proc/pressure/{resource}")).ok()?;
         text.lines().next()?.rsplit_once("total=")?.1.parse().ok()
     })
+}
+
+/// How disturbed the machine was since it had this [`pressure`].
+pub(in crate::judge) fn noise(before: [Option<u64>; 3]) -> Noise {
+    let after = pressure();
+    let delta = |index: usize| Some(after[index]?.saturating_sub(before[index]?));
+    Noise { cpu_pressure_us: delta(0), memory_pressure_us: delta(1), io_pressure_us: delta(2), ..Noise::default() }
 }
