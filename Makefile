@@ -211,6 +211,10 @@ man: build ## write the man pages to target/man
 cli: build ## write the reference of the command line, docs/cli.md
 	$(BIN) reference >docs/cli.md
 
+.PHONY: schemas
+schemas: build ## write the JSON Schemas of what the commands print to docs/schemas
+	$(BIN) schema --dir docs/schemas
+
 .PHONY: metrics-docs
 metrics-docs: build ## write the table of the metrics, docs/metrics.md
 	sed -i '/^| metric |/,$$d' docs/metrics.md

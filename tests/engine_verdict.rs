@@ -301,3 +301,16 @@ fn the_same_id_again_has_a_verdict_of_its_own() {
     c.delete().ok();
     test.assert_nothing_left();
 }
+
+#[test]
+fn a_quota_that_holds_it_back_is_in_the_evidence() {
+    rustbox_only!();
+    let test = Test::new();
+    let quota = json!({"linux": {"resources": {"cpu": {"quota": 10_000, "period": 100_000}}}});
+    let c = test.bundle(limited("while :; do :; done", &[("wall-time", "0.6")]).patch(quota));
+    c.up();
+    until("the verdict", || verdict(&c)["status"] == "TLE");
+    let noise = &verdict(&c)["evidence"]["noise"];
+    assert!(noise["throttled_us"].as_u64().unwrap() > 100_000, "{noise:#}");
+    c.delete().ok();
+}

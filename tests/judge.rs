@@ -4,6 +4,8 @@ mod common;
 
 #[path = "judge/accuracy.rs"]
 mod accuracy;
+#[path = "judge/evidence.rs"]
+mod evidence;
 #[path = "judge/interface.rs"]
 mod interface;
 #[path = "judge/programs.rs"]

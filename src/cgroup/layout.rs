@@ -5,6 +5,7 @@ use std::fmt;
 use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::file::Dir;
@@ -15,7 +16,7 @@ use crate::sys::path;
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
 
 /// Which of the two kernel interfaces a hierarchy speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Version {
     /// `cgroup`: a hierarchy per controller or group of controllers.

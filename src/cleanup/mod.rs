@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cgroup::Cgroup;
@@ -27,7 +28,7 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 const UNFROZEN_MS: i32 = 500;
 
 /// What was looked at after a release, and what was found.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Proof {
     /// The container's id.
     pub id: String,

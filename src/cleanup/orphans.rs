@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::container::identity::{self, ProcessId};
@@ -17,7 +18,7 @@ use crate::error::{At, Error, Result};
 use crate::sys::{Errno, namespace, path, process};
 
 /// A process that has outlived its container's release, or is about to.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Orphan {
     /// Which.
     #[serde(flatten)]

@@ -11,7 +11,7 @@ use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 
 use super::{
     batch, checkpoint, create, delete, events, exec, features, health, isolate, kill, languages, list, manual, metrics,
-    pause, ps, reference, restore, run, spec, start, state, update, verdict,
+    pause, ps, reference, restore, run, schema, spec, start, state, update, verdict,
 };
 
 macro_rules! commands {
@@ -125,6 +125,8 @@ commands! {
     /// Write the manual pages
     #[hide]
     Man("man", manual::ManArgs),
+    /// Print the JSON Schema of what a command prints
+    Schema("schema", schema::Args),
     /// Print the reference of the command line as Markdown
     #[hide]
     Reference("reference", reference::Args),

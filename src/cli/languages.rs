@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::list::table;
@@ -26,8 +27,8 @@ pub struct Args {
 }
 
 /// One language, as it is printed.
-#[derive(Debug, Serialize)]
-struct Entry {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Entry {
     title: String,
     aliases: Vec<String>,
     extensions: Vec<String>,

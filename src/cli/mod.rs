@@ -27,6 +27,7 @@ pub mod restore;
 pub mod run;
 pub mod run_judge;
 pub mod run_tests;
+pub mod schema;
 pub mod spec;
 pub mod start;
 pub mod state;
@@ -139,6 +140,7 @@ fn dispatch(global: &Global, command: Command) -> ExitCode {
         Command::Spec(args) => spec::main(global, &args),
         Command::Features(_) => features::main(),
         Command::Man(args) => manual::man(&args),
+        Command::Schema(args) => schema::main(&args),
         Command::Reference(_) => reference::main(),
         Command::Completions(args) => manual::completions(&args),
     };

@@ -1,7 +1,7 @@
 //! `rustbox run`: a container in the foreground, or detached; with judge options, a verdict.
 
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::create::BundleArgs;
@@ -34,6 +34,9 @@ pub struct Args {
     /// Options of the judge.
     #[command(flatten)]
     pub judge: JudgeArgs,
+    /// Write the verdict and everything that it was derived from here, for `verdict --replay`
+    #[arg(long, value_name = "FILE", conflicts_with = "tests", help_heading = "Judge options")]
+    pub evidence: Option<PathBuf>,
     /// Options for many tests.
     #[command(flatten)]
     pub tests: TestArgs,
@@ -52,7 +55,11 @@ pub fn main(global: &Global, args: Args) -> ExitCode {
             let words = "a judged run knows no --detach, --keep, --pid-file, --console-socket and --config".to_owned();
             return report(global, &Error::Usage(words));
         }
-        Ok(true) => return run_judge::main(global, &args.judge, &args.tests, &args.bundle.bundle, args.id.as_deref()),
+        Ok(true) => return run_judge::main(global, &args),
+        Ok(false) if args.evidence.is_some() => {
+            let words = "`--evidence` is of a judged run; `rustbox verdict ID` has that of a container".to_owned();
+            return report(global, &Error::Usage(words));
+        }
         Ok(false) => match args.tests.asked() {
             Ok(false) => {}
             Ok(true) => return report(global, &Error::Usage("`--tests` needs `--source` or `--code`".to_owned())),

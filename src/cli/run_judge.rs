@@ -12,11 +12,11 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::cgroup::Layout;
 use crate::cli::judge_args::JudgeArgs;
-use crate::cli::test_args::TestArgs;
-use crate::cli::{Global, run_tests, say, say_json};
+use crate::cli::{Global, run, run_tests, say, say_json};
 use crate::container::namespaces::Namespaces;
 use crate::error::{At, Error, Result};
 use crate::judge::capability::Report;
+use crate::judge::output::Judgement;
 use crate::judge::run::{self as judging, Judge, Judged, Request, Subject};
 use crate::judge::toolchain;
 use crate::sys::Errno;
@@ -24,11 +24,13 @@ use crate::worker::standing::Standing;
 
 /// Judges, prints, and gives the exit status: 0 OK, 1 another verdict about the program, 2 usage or invalid input, 3 an
 /// internal error, 4 refused.
-pub fn main(global: &Global, args: &JudgeArgs, tests: &TestArgs, bundle: &Path, id: Option<&str>) -> ExitCode {
+pub fn main(global: &Global, run: &run::Args) -> ExitCode {
+    let run::Args { judge: args, tests, evidence, id, .. } = run;
+    let (bundle, id) = (&run.bundle.bundle, id.as_deref());
     let status = tests.asked().and_then(|many| match many {
         _ if global.dry_run => dry_run(args, bundle).map(|()| 0),
         true => run_tests::run(global, args, tests, id),
-        false => run(global, args, bundle, id),
+        false => judge_one(global, args, bundle, id, evidence.as_deref()),
     });
     ExitCode::from(match status {
         Ok(status) => u8::try_from(status).unwrap_or(3),
@@ -39,11 +41,24 @@ pub fn main(global: &Global, args: &JudgeArgs, tests: &TestArgs, bundle: &Path, 
     })
 }
 
-fn run(global: &Global, args: &JudgeArgs, bundle: &Path, id: Option<&str>) -> Result<i32> {
+fn judge_one(
+    global: &Global,
+    args: &JudgeArgs,
+    bundle: &Path,
+    id: Option<&str>,
+    evidence: Option<&Path>,
+) -> Result<i32> {
+    if let Some(file) = evidence {
+        // Opened before anything runs, so that a wrong name costs nothing.
+        File::options().append(true).create(true).open(file).at("open", file.display())?;
+    }
     let standing = global.standing();
     let healthy = standing.admit()?;
     let judged = judge(global, args, bundle, id)?;
     account(global, &standing, healthy, &judged);
+    if let Some(file) = evidence {
+        store(file, &judged.judgement)?;
+    }
     print(args, &judged)?;
     Ok(judged.judgement.run.status.exit_status())
 }
@@ -130,6 +145,16 @@ fn print(args: &JudgeArgs, judged: &Judged) -> Result<()> {
         stderr.write_all(&shown(bytes, terminal)).at("write to", "stderr")?;
     }
     Ok(())
+}
+
+/// Stores what a verdict was derived from, whole or not at all.
+fn store(file: &Path, judgement: &Judgement) -> Result<()> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let new = file.with_file_name(format!(".{name}.{}", std::process::id()));
+    let text = serde_json::to_string_pretty(judgement)
+        .map_err(|error| Error::Other(format!("serialise the evidence: {error}")))?;
+    std::fs::write(&new, text + "\n").at("write", new.display())?;
+    std::fs::rename(&new, file).at("replace", file.display())
 }
 
 /// What a program has written, for a terminal: without the control characters that could steer it, type into it or hide

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cgroup::OomWatch;
@@ -14,7 +15,7 @@ use crate::init::intel_rdt;
 use crate::sys::{Errno, process};
 
 /// One line of `events`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Event<'a> {
     /// `stats` or `oom`.
     #[serde(rename = "type")]

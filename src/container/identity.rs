@@ -2,13 +2,14 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Error, Result};
 use crate::sys::{Errno, capability, path, process};
 
 /// A process: its pid and when it started. The pair never names two processes of one boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct ProcessId {
     /// Its pid in the runtime's pid namespace.
     pub pid: libc::pid_t,

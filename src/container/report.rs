@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::container::state::{self, Record, Status};
@@ -11,7 +12,7 @@ use crate::error::Result;
 use crate::judge::monitor;
 
 /// The state of the runtime specification ("State"), with the additions that runc's callers know.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// Version of the runtime specification.
     #[serde(rename = "ociVersion")]

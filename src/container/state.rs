@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::container::identity::{self, ProcessId};
@@ -34,7 +35,7 @@ pub struct Root {
 }
 
 /// The states of the runtime specification, and runc's `paused`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// The container is being created.

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use nix::sys::epoll::EpollFlags;
 use nix::sys::signalfd::SignalFd;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use self::cores::Cores;
@@ -109,15 +110,19 @@ impl Summary {
 }
 
 /// What came to no verdict, as it is printed.
-#[derive(Serialize)]
-struct Failure<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Failure<'a> {
+    /// [`SCHEMA_VERSION`](crate::judge::output::SCHEMA_VERSION).
     schema_version: u32,
+    /// The job's id; `null` where it has none.
     id: Option<&'a str>,
+    /// The number of its line.
     line: u64,
+    /// What is wrong.
     error: Reason<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Reason<'a> {
     kind: &'a str,
     message: &'a str,

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::toolchain::Toolchain;
@@ -10,7 +11,7 @@ use crate::cgroup::{Controller, Layout, Version};
 use crate::sys::{path, process, seccomp};
 
 /// One control of a judged run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Control {
     /// A contract: the name in `controls`, in `control_degraded` and in refusals.
     pub name: &'static str,
@@ -32,7 +33,7 @@ impl Control {
 }
 
 /// The capability report.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Report {
     /// `v1`, `v2`, `hybrid` or `none`.
     pub cgroup: &'static str,

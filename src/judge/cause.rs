@@ -1,9 +1,10 @@
 //! The words of a verdict: status, actor and cause. Contracts of the JSON: names are never changed.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The verdicts. `WA` and `PE` come from a checker, never from [`classify`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[allow(missing_docs)]
 pub enum Status {
@@ -55,7 +56,7 @@ impl Status {
 }
 
 /// Who decided the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Actor {
@@ -66,7 +67,7 @@ pub enum Actor {
 }
 
 /// The cause beside the verdict. A contract: names are never changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Cause {

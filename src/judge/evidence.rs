@@ -4,12 +4,13 @@
 //! never a default: the classifier treats an unknown that an enforced control should have given as an internal error.
 //! The types are serialised as they are, so that a stored run can be judged again.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::verdict::Verdict;
 
 /// Everything known about one step.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Evidence {
     /// What kept the runtime from running or judging the step, if anything did.
     pub fault: Option<Fault>,
@@ -42,7 +43,7 @@ pub struct Evidence {
 }
 
 /// What a checker, or an interactor, said.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Checked {
     /// Its ruling.
     pub ruling: Ruling,
@@ -57,7 +58,7 @@ pub struct Checked {
 }
 
 /// What a checker can say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ruling {
     /// The output is right.
@@ -75,7 +76,7 @@ pub enum Ruling {
 impl Eq for Checked {}
 
 /// What the compile step came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Compile {
     /// Its own verdict.
     pub verdict: Box<Verdict>,
@@ -84,7 +85,7 @@ pub struct Compile {
 }
 
 /// Why there can be no verdict about the program.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fault {
     /// Its class.
     pub kind: FaultKind,
@@ -93,7 +94,7 @@ pub struct Fault {
 }
 
 /// The classes of faults of the runtime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
     /// The sandbox could not be set up.
@@ -107,7 +108,7 @@ pub enum FaultKind {
 }
 
 /// How the payload (never PID 1) ended.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Payload {
     /// The raw wait status.
     pub wait_status: Option<WaitStatus>,
@@ -122,7 +123,7 @@ pub struct Payload {
 }
 
 /// The two ways a process ends; never folded into one number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitStatus {
     /// It called `_exit`.
@@ -168,7 +169,7 @@ impl WaitStatus {
 }
 
 /// The judge's decision to kill.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Kill {
     /// Why.
     pub cause: KillCause,
@@ -179,7 +180,7 @@ pub struct Kill {
 }
 
 /// Why the judge killed. The first cause stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KillCause {
     /// The cgroup's CPU time reached the limit.
@@ -205,7 +206,7 @@ pub enum KillCause {
 }
 
 /// The payload's cgroups, as deltas since exec.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CgroupEvidence {
     /// CPU time, set-up subtracted, µs.
     pub cpu_us: Option<u64>,
@@ -226,7 +227,7 @@ pub struct CgroupEvidence {
 }
 
 /// Out-of-memory counters. The two versions count differently and are kept apart.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "version", rename_all = "snake_case")]
 pub enum Oom {
     /// No memory controller.
@@ -253,7 +254,7 @@ pub enum Oom {
 }
 
 /// What memory was charged for, bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemorySplit {
     /// Anonymous.
     pub anon: u64,
@@ -266,7 +267,7 @@ pub struct MemorySplit {
 }
 
 /// Bytes through the standard streams, counted past what was kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Streams {
     /// Bytes offered on stdin and taken by the payload's end of the pipe; unknown for a memfd.
     pub stdin_bytes: Option<u64>,
@@ -280,7 +281,7 @@ pub struct Streams {
 }
 
 /// A call that the judge's filter handed to the supervisor instead of the kernel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ForbiddenCall {
     /// The system call's number.
     pub number: i32,
@@ -295,7 +296,7 @@ pub struct ForbiddenCall {
 }
 
 /// What the payload left behind in writable places, looked at before the mounts went.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Files {
     /// A regular file has reached the file size limit.
     pub at_size_limit: Option<bool>,
@@ -306,9 +307,9 @@ pub struct Files {
 }
 
 /// How disturbed the machine was while the payload ran. Never decides a verdict; explains one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Noise {
-    /// Time the payload's tasks were ready and did not run, µs.
+    /// Time in which a task of the sandbox was ready and did not run, µs: `some` of its cgroup's CPU pressure.
     pub run_queue_us: Option<u64>,
     /// Time the cgroup was throttled by its CPU quota, µs.
     pub throttled_us: Option<u64>,
@@ -318,10 +319,13 @@ pub struct Noise {
     pub memory_pressure_us: Option<u64>,
     /// I/O pressure (`some total`) of the machine, µs.
     pub io_pressure_us: Option<u64>,
+    /// Processors that the sandbox could use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processors: Option<u64>,
 }
 
 /// Whether the sandbox is proved gone.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cleanup {
     /// Nothing remains.
     pub proved: bool,

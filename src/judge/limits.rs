@@ -17,6 +17,7 @@
 
 use std::collections::HashMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -33,7 +34,7 @@ const MIN_MEMORY: u64 = MIB;
 const MIN_STACK: u64 = 128 << 10;
 
 /// The resolved limits of one judged step. Times in milliseconds, sizes in bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Limits {
     /// CPU time of the whole sandbox, user and system.
     pub cpu_time_ms: u64,

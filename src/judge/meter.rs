@@ -8,8 +8,10 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::evidence::{CgroupEvidence, MemorySplit, Oom};
+use super::noise::some_total;
 use crate::cgroup::{Controller, Plan, Version};
 use crate::error::{At, Result};
+use crate::spec::number_list;
 use crate::sys::path;
 
 /// The readings of one sandbox. The cgroups are new, so every counter is a delta since they were made; what the
@@ -26,6 +28,11 @@ pub struct Meter {
     cpu_directory: Option<(Version, PathBuf)>,
     oom_event: Option<EventFd>,
     pids_events: Option<OwnedFd>,
+    /// `cpu.pressure` of the v2 hierarchy, which a hybrid host has too.
+    pressure: Option<OwnedFd>,
+    /// The `cpu` controller's, which says for how long the quota held the sandbox back.
+    throttling: Option<(Version, PathBuf)>,
+    cpuset: Option<PathBuf>,
 }
 
 /// What was counted before the payload, in cgroups that others have been in.
@@ -114,7 +121,26 @@ impl Meter {
             let file = path.join(if *version == Version::V1 { "memory.max_usage_in_bytes" } else { "memory.peak" });
             path::open(&file, libc::O_RDWR).or_else(|_| path::open(&file, libc::O_RDONLY)).ok()
         });
-        Ok(Meter { memory, peak, before: Cell::new(0), pids, cpu, cpu_directory, oom_event, pids_events })
+        let pressure = plan.unified().map(|directory| {
+            let leaf = plan.payload_leaf && plan.is_unified();
+            directory.path.join(if leaf { "payload/cpu.pressure" } else { "cpu.pressure" })
+        });
+        Ok(Meter {
+            memory,
+            peak,
+            before: Cell::new(0),
+            pids,
+            cpu,
+            cpu_directory,
+            oom_event,
+            pids_events,
+            // Not every kernel keeps it.
+            pressure: pressure.and_then(|file| path::open(&file, libc::O_RDONLY).ok()),
+            throttling: place(Controller::Cpu).map(|(version, path)| (version, path.join("cpu.stat"))),
+            cpuset: place(Controller::Cpuset).map(|(version, path)| {
+                path.join(if version == Version::V1 { "cpuset.effective_cpus" } else { "cpuset.cpus.effective" })
+            }),
+        })
     }
 
     /// CPU time used so far, µs.
@@ -125,6 +151,29 @@ impl Meter {
             Clock::Nanoseconds => text.trim().parse::<u64>().ok().map(|ns| ns / 1000),
             Clock::CpuStat => keyed(&text, "usage_usec"),
         }
+    }
+
+    /// Time in which a task of the sandbox was ready and did not run, µs.
+    pub fn run_queue_us(&self) -> Option<u64> {
+        some_total(&read_open(self.pressure.as_ref()?.as_fd())?)
+    }
+
+    /// Time for which the CPU quota has held the sandbox back, µs.
+    pub fn throttled_us(&self) -> Option<u64> {
+        let (version, file) = self.throttling.as_ref()?;
+        let text = read(file)?;
+        match version {
+            Version::V1 => keyed(&text, "throttled_time").map(|ns| ns / 1000),
+            Version::V2 => keyed(&text, "throttled_usec"),
+        }
+    }
+
+    /// The number of processors that the sandbox can use.
+    pub fn processors(&self) -> Option<u64> {
+        let mask = self.cpuset.as_ref().and_then(|file| number_list::mask(read(file)?.trim()).ok());
+        let count = |mask: Vec<u64>| mask.iter().map(|word| u64::from(word.count_ones())).sum();
+        let own = mask.map(count).filter(|count| *count > 0);
+        own.or_else(|| std::thread::available_parallelism().ok().map(|count| count.get() as u64))
     }
 
     /// How often a fork has failed for the pids limit.

@@ -13,6 +13,7 @@ pub mod lease;
 pub mod limits;
 pub mod meter;
 pub mod monitor;
+pub mod noise;
 pub mod output;
 pub mod replay;
 pub mod run;

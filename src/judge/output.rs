@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::evidence::{Checked, Cleanup, Evidence, Fault, FaultKind, WaitStatus};
@@ -19,7 +20,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub type Controls = BTreeMap<Cow<'static, str>, Cow<'static, str>>;
 
 /// One judged step, as it is printed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
     /// The verdict.
     pub status: Status,
@@ -27,6 +28,9 @@ pub struct Step {
     pub cause: super::verdict::Cause,
     /// Who ended it.
     pub actor: super::verdict::Actor,
+    /// The same run may well end differently on a healthier or quieter machine.
+    #[serde(default)]
+    pub retryable: bool,
     /// The exit code; `null` unless it exited.
     pub exit_code: Option<i32>,
     /// The signal; `null` unless one ended it.
@@ -62,7 +66,7 @@ pub struct Step {
 }
 
 /// A compile step, as it is printed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Compiled {
     /// The step; where it is from the cache, as it was then.
     #[serde(flatten)]
@@ -72,7 +76,7 @@ pub struct Compiled {
 }
 
 /// A judged run, as it is printed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Judgement {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
@@ -113,6 +117,7 @@ impl Step {
             status: verdict.status,
             cause: verdict.cause,
             actor: verdict.actor,
+            retryable: verdict.retryable,
             exit_code: wait_status.and_then(WaitStatus::code),
             signal: wait_status.and_then(WaitStatus::signal),
             cpu_time_ms: ms(evidence.cgroup.cpu_us.or(evidence.payload.rusage_cpu_us)),
@@ -149,6 +154,7 @@ impl Judgement {
     fn judge_again(&mut self) {
         let verdict = classify(&self.run.evidence, &self.run.limits);
         (self.run.status, self.run.cause, self.run.actor) = (verdict.status, verdict.cause, verdict.actor);
+        self.run.retryable = verdict.retryable;
         (self.provisional, self.detail) = (verdict.provisional, verdict.detail);
     }
 

@@ -4,6 +4,7 @@
 
 use std::io::Read;
 
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,7 +32,7 @@ struct Stored {
 }
 
 /// The three words of a verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Words {
     /// The verdict.
     pub status: Status,
@@ -54,7 +55,7 @@ impl std::fmt::Display for Words {
 }
 
 /// A step of a stored run, judged again.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Rejudged {
     /// What the evidence says.
     #[serde(flatten)]
@@ -66,7 +67,7 @@ pub struct Rejudged {
 }
 
 /// A stored run, judged again.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Replay {
     /// The sandbox's id; `null` where none was stored.
     pub id: Option<String>,

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::limits::Limits;
 use super::stage::BoxMount;
 use crate::error::{Error, Result};
+use schemars::JsonSchema;
 
 /// The directory in the sandbox that holds what the judge puts in, read-only.
 pub const BOX: &str = "/box";
@@ -51,7 +52,7 @@ impl std::str::FromStr for Share {
 }
 
 /// A host directory or file that a sandbox shows read-only, where the host has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
 pub struct Place {
     /// On the host.
     pub outside: PathBuf,

@@ -28,7 +28,7 @@ use crate::error::{At, Result};
 use crate::sys::{Errno, epoll};
 use watch::Source;
 pub use watch::{Container, Job, Outcome, Watch};
-pub(super) use watch::{MEMORY_RARELY, MEMORY_SOON, PIDS_CHECK, PIDS_HITS, PIDS_WINDOW, noise, pressure};
+pub(super) use watch::{MEMORY_RARELY, MEMORY_SOON, PIDS_CHECK, PIDS_HITS, PIDS_WINDOW};
 
 /// Names a sandbox of a supervisor, until it is over.
 pub type Key = usize;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -25,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const OUTPUT: u64 = 16 << 10;
 
 /// What the probe of a language has found.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Toolchain {
     /// The language's name.
     pub language: String,
@@ -42,7 +43,7 @@ pub struct Toolchain {
 }
 
 /// Where a language's toolchain is on this host.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, JsonSchema)]
 pub struct Found {
     /// What the sandbox shows besides what every sandbox does.
     pub places: Vec<Place>,

@@ -19,14 +19,16 @@
 //! |    | with an interactor: it ended first, so that the program's RE, SIG or wall TLE is its doing | what it says |
 //! |    | with an interactor: both wait for the other, until the wall time is over | TLE (idle) |
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::cause::{Actor, Cause, Status};
 use super::evidence::{Checked, Evidence, FaultKind, KillCause, Oom, Ruling, WaitStatus};
 use super::limits::Limits;
+use super::noise;
 
 /// What [`classify`] says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// The verdict.
     pub status: Status,
@@ -59,7 +61,10 @@ impl Verdict {
 pub fn classify(evidence: &Evidence, limits: &Limits) -> Verdict {
     match internal_error(evidence) {
         None => match (judged(evidence, limits), &evidence.checker) {
-            (verdict, None) => verdict,
+            (mut verdict, None) => {
+                noise::mark(&mut verdict, evidence, limits);
+                verdict
+            }
             (verdict, Some(checked)) => match checked.ended_first {
                 Some(first) => conversed(verdict, checked, first, evidence),
                 None if verdict.status == Status::Ok => ruled(verdict, checked),

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Layout, Version};
@@ -11,7 +12,7 @@ use crate::error::Result;
 use crate::judge::capability::{Report, Wanted, probe};
 
 /// The back ends, as `health --json` prints them and `baseline.json` keeps them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Backends {
     /// `v1`, `v2`, `hybrid` or `none`.
     pub cgroup: String,
@@ -30,7 +31,7 @@ pub struct Backends {
 }
 
 /// A control that a judged run asks for and this host cannot give.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Degraded {
     /// Its name, as in the verdict's `control_degraded`.
     pub control: &'static str,

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::container::state::Root;
@@ -48,7 +49,7 @@ const CANARIES: [Canary; 6] = [
 ];
 
 /// What became of a canary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// The verdict is the one it must be.
@@ -60,7 +61,7 @@ pub enum Outcome {
 }
 
 /// One canary's run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Sung {
     /// Which.
     pub canary: &'static str,

@@ -1,5 +1,6 @@
 //! The check, which condemns, and the absolution, which lifts what was found once it is gone.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::canary::{self, Sung};
@@ -49,7 +50,7 @@ fn keep(standing: &Standing, backends: &Backends) -> Result<()> {
 }
 
 /// What `health --recover` prints.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Absolved {
     /// What the recovery did.
     #[serde(flatten)]

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::{At, Error, Result};
@@ -15,7 +16,7 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// Below which free amount a resource is low, and exhausted: in per cent of all, and as an amount.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, JsonSchema)]
 pub struct Threshold {
     /// What it is for.
     pub resource: &'static str,
@@ -36,7 +37,7 @@ pub const THRESHOLDS: [Threshold; 5] = [
 ];
 
 /// How much is left of a resource.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Enough.
@@ -48,7 +49,7 @@ pub enum Level {
 }
 
 /// One resource as it is now.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Headroom {
     /// `disk`, `inodes`, `memory`, `descriptors` or `pids`.
     pub resource: &'static str,

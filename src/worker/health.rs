@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::backends::{self, Backends, Degraded};
@@ -12,7 +13,7 @@ use super::survey::{Kind, Survey};
 use crate::error::Result;
 
 /// What `health` prints.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Health {
     /// Version of this document.
     pub schema_version: u32,
@@ -51,7 +52,7 @@ pub struct Health {
 }
 
 /// What is found of the host itself, with what a check makes of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, JsonSchema)]
 pub struct Host {
     /// The back ends.
     pub backends: Backends,

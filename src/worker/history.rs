@@ -1,5 +1,6 @@
 //! The history of a worker's standing: every change, one JSON object a line.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::standing::State;
@@ -7,7 +8,7 @@ use super::status::Status;
 use crate::error::{Error, Result};
 
 /// One line of the history.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     /// When, RFC 3339.
     pub time: String,

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::container::identity::ProcessId;
 
 /// What kind of thing was left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A process that has left its container's cgroups and outlived its first process.
@@ -40,7 +41,7 @@ pub enum Kind {
 }
 
 /// One thing that was left, and what is known of its owner.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Leftover {
     /// What it is.
     pub kind: Kind,

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::survey::{Finding, Kind, Leftover, Survey, judge, survey};
@@ -24,7 +25,7 @@ use crate::sys::{Errno, path};
 const ROUNDS: usize = 3;
 
 /// What a recovery did.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Recovered {
     /// What was left and is gone, in the order of removal.
     pub removed: Vec<Leftover>,

@@ -20,6 +20,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use super::leftover::{Kind, Leftover};
@@ -35,7 +36,7 @@ use crate::sys::lock::{FlockArg, Lock};
 use crate::sys::{Errno, path};
 
 /// What a look over the worker found.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Survey {
     /// There are no leftovers.
     pub clean: bool,

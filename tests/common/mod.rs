@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unused_imports, unused_macros)]
 
+pub mod json_schema;
 pub mod leftovers;
 pub mod rootfs;
 pub mod spec;

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The counters of one container.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Stats {
     /// CPU time, in nanoseconds.
     pub cpu: Cpu,
@@ -27,7 +28,7 @@ pub struct Stats {
 }
 
 /// CPU time and pressure.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Cpu {
     /// Time that was used.
     pub usage: CpuUsage,
@@ -39,7 +40,7 @@ pub struct Cpu {
 }
 
 /// CPU time in nanoseconds.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct CpuUsage {
     /// Of all CPUs.
     #[serde(skip_serializing_if = "is_zero")]
@@ -60,7 +61,7 @@ pub struct CpuUsage {
 }
 
 /// The CPU quota at work.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Throttling {
     /// Periods that have passed.
@@ -75,7 +76,7 @@ pub struct Throttling {
 }
 
 /// Files of the v1 controller `cpuset`.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Cpuset {
     /// The CPUs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -104,7 +105,7 @@ pub struct Cpuset {
 }
 
 /// Memory in bytes.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Memory {
     /// The page cache.
     #[serde(skip_serializing_if = "is_zero")]
@@ -127,7 +128,7 @@ pub struct Memory {
 }
 
 /// One kind of memory.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct MemoryEntry {
     /// The limit; the largest number where there is none.
     pub limit: u64,
@@ -142,7 +143,7 @@ pub struct MemoryEntry {
 }
 
 /// The number of tasks.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Pids {
     /// Now.
     #[serde(skip_serializing_if = "is_zero")]
@@ -153,7 +154,7 @@ pub struct Pids {
 }
 
 /// Block I/O, by device and operation.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Blkio {
     /// Bytes.
@@ -186,7 +187,7 @@ pub struct Blkio {
 }
 
 /// One number of one device.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct BlkioEntry {
     /// The device.
     #[serde(skip_serializing_if = "is_zero")]
@@ -203,7 +204,7 @@ pub struct BlkioEntry {
 }
 
 /// Huge pages of one size, in bytes.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Hugetlb {
     /// Now.
     #[serde(skip_serializing_if = "is_zero")]
@@ -216,7 +217,7 @@ pub struct Hugetlb {
 }
 
 /// The schemata of the container's class of service.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct IntelRdt {
     /// Lines of the L3 cache.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -227,7 +228,7 @@ pub struct IntelRdt {
 }
 
 /// Counters of one interface. The names are those of runc, which gives no others.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
 #[expect(missing_docs, reason = "the columns of /proc/net/dev")]
 pub struct NetworkInterface {
@@ -243,7 +244,7 @@ pub struct NetworkInterface {
 }
 
 /// Pressure stall information (kernel: `accounting/psi`).
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Psi {
     /// Time in which some task waited.
     pub some: PsiData,
@@ -252,7 +253,7 @@ pub struct Psi {
 }
 
 /// Shares of the last 10, 60 and 300 seconds, in percent, and the total in microseconds.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "the words of the kernel's file")]
 pub struct PsiData {
     pub avg10: f64,

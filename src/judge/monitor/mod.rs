@@ -15,6 +15,7 @@
 
 mod limits;
 pub mod log;
+mod progress;
 mod watch;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use limits::{enforce, limits};
-pub use watch::Progress;
+pub use progress::Progress;
 
 use crate::cleanup::Proof;
 use crate::container::identity::{self, ProcessId};

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{FILE, KILLED, Standing, VERDICT, Word, log, write};
@@ -17,8 +17,9 @@ use crate::error::{At, Error, Result};
 use crate::judge::evidence::{Cleanup, Evidence, Fault, FaultKind, Kill, KillCause, MemorySplit, WaitStatus};
 use crate::judge::limits::Limits;
 use crate::judge::meter::{Baseline, Meter};
+use crate::judge::noise::Counters;
 use crate::judge::output::{Controls, Judgement, SCHEMA_VERSION, Step};
-use crate::judge::supervisor::{MEMORY_RARELY, MEMORY_SOON, PIDS_CHECK, PIDS_HITS, PIDS_WINDOW, noise, pressure};
+use crate::judge::supervisor::{MEMORY_RARELY, MEMORY_SOON, PIDS_CHECK, PIDS_HITS, PIDS_WINDOW};
 use crate::judge::verdict::classify;
 use crate::sys::socket::{self, MsgFlags};
 use crate::sys::{Errno, path, process, wait};
@@ -30,45 +31,6 @@ const REAPING: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// How long after the death of `start` the program may still begin, where that has just opened the gate.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// How far a container that runs has come.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Progress {
-    /// [`SCHEMA_VERSION`].
-    pub schema_version: u32,
-    /// The container's id.
-    pub id: String,
-    /// It runs: there is no verdict yet.
-    pub running: bool,
-    /// CPU time so far, ms; `null`: unknown.
-    pub cpu_time_ms: Option<f64>,
-    /// Wall time since the exec, ms.
-    pub wall_time_ms: f64,
-    /// Memory charged now, bytes; `null`: unknown.
-    pub memory_bytes: Option<u64>,
-    /// Processes and threads now; `null`: unknown.
-    pub processes: Option<u64>,
-    /// The limits that hold.
-    pub limits: Limits,
-}
-
-impl Progress {
-    pub(super) fn read(record: &Record, limits: Limits, exec_ns: u64, setup_cpu_us: u64) -> Result<Progress> {
-        let stats = record.cgroup.open().stats()?;
-        let has = |controller| record.cgroup.directory(controller).is_some();
-        let cpu_us = (stats.cpu.usage.total / 1000).saturating_sub(setup_cpu_us);
-        Ok(Progress {
-            schema_version: SCHEMA_VERSION,
-            id: record.id.clone(),
-            running: true,
-            cpu_time_ms: Some(cpu_us as f64 / 1000.0).filter(|_| has(Controller::Cpuacct) || has(Controller::Cpu)),
-            wall_time_ms: wait::monotonic_ns().saturating_sub(exec_ns) as f64 / 1e6,
-            memory_bytes: Some(stats.memory.usage.usage).filter(|_| has(Controller::Memory)),
-            processes: Some(stats.pids.current).filter(|_| has(Controller::Pids)),
-            limits,
-        })
-    }
-}
 
 /// Runs the monitor; the exit status of its process.
 pub(super) fn main(
@@ -178,14 +140,14 @@ impl<'a> Watch<'a> {
         self.meter.reset_peak(Duration::from_nanos(wait::monotonic_ns().saturating_sub(exec_ns)));
         self.standing.exec_ns = Some(exec_ns);
         write(self.dir.as_fd(), FILE, &self.record.id, &self.standing)?;
-        let pressure_before = pressure();
+        let noise = Counters::read(&self.meter);
         self.watch(pidfd, exec_ns)?;
         let ended_ns = wait::monotonic_ns();
         // Before anything else: once the container is gone, so are its cgroups.
         self.evidence.cgroup = self.meter.read(self.standing.setup_cpu_us, self.limits.memory_bytes);
         self.before.subtract(&mut self.evidence.cgroup);
         self.evidence.cgroup.memory_split = self.memory_split.take();
-        self.evidence.noise = noise(pressure_before);
+        self.evidence.noise = noise.since(&self.meter);
         self.evidence.payload.wall_us = Some(ended_ns.saturating_sub(exec_ns) / 1000);
         self.evidence.payload.wait_status = self.how_it_ended(pidfd)?.and_then(WaitStatus::from_raw);
         self.blame_the_runtime();

@@ -1,5 +1,6 @@
 //! What many tests come to: a result for each, for each group, and for all; as JSON, and as a table that grows.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -11,7 +12,7 @@ use crate::judge::output::{Compiled, Controls, Judgement, SCHEMA_VERSION};
 pub const EXCERPT: usize = 4096;
 
 /// One test, as it is printed: the verdict of its run, and what makes it a test.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct TestResult {
     /// Its name: the path below the directory, without `.in`.
     pub test: String,
@@ -25,7 +26,7 @@ pub struct TestResult {
 }
 
 /// A directory of tests, as it is printed.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct GroupResult {
     /// The directory; empty for the one of all.
     pub group: String,
@@ -44,7 +45,7 @@ pub struct GroupResult {
 }
 
 /// All tests, as they are printed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct SuiteResult {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,

@@ -7,9 +7,10 @@ use nix::sys::epoll::EpollFlags;
 
 use super::super::capture::{Capture, Stdin};
 use super::super::evidence::{Fault, FaultKind, ForbiddenCall, Kill, KillCause};
+use super::super::noise::Counters;
 use super::watch::{
     Container, DRAINING, DYING, MEMORY_RARELY, MEMORY_SOON, PIDS_CHECK, PIDS_HITS, PIDS_WINDOW, Phase, SETUP, Source,
-    Watch, pressure,
+    Watch,
 };
 use crate::error::{Error, Result};
 use crate::init::report::{Exec, Received, Report};
@@ -125,7 +126,7 @@ impl Watch<'_> {
                 self.phase = Phase::Running;
                 self.wall_bound = Some(Instant::now() + wall.saturating_sub(since));
                 self.bound = Instant::now() + wall + DYING;
-                self.pressure = Some(pressure());
+                self.noise = Some(Counters::read(&self.meter));
                 self.cpu_check = self.meter.cpu_us().map(|_| Instant::now() + self.earliest(0));
                 self.pids_check = self.meter.pids_events().map(|_| Instant::now() + PIDS_CHECK);
                 self.memory_check = Some((Instant::now() + MEMORY_SOON, MEMORY_SOON));

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::EpollFlags;
 
 use super::super::capture::{Capture, Stdin};
-use super::super::evidence::{Evidence, Files, MemorySplit, Noise, Payload, Streams, WaitStatus};
+use super::super::evidence::{Evidence, Files, MemorySplit, Payload, Streams, WaitStatus};
 use super::super::limits::Limits;
 use super::super::meter::Meter;
+use super::super::noise::Counters;
 use crate::container::create::Created;
 use crate::container::pending::Pending;
 use crate::error::Error;
@@ -138,7 +139,8 @@ pub struct Watch<'a> {
     pub(super) memory_check: Option<(Instant, Duration)>,
     pub(super) pids_window: (Instant, u64),
     pub(super) processors: u64,
-    pub(super) pressure: Option<[Option<u64>; 3]>,
+    /// How disturbed it was at the exec.
+    pub(super) noise: Option<Counters>,
     pub(super) memory_split: Option<MemorySplit>,
     pub(super) evidence: Evidence,
     pub(super) artefact: Option<OwnedFd>,
@@ -174,7 +176,7 @@ impl<'a> Watch<'a> {
             pids_check: None,
             memory_check: None,
             pids_window: (now, 0),
-            pressure: None,
+            noise: None,
             memory_split: None,
             evidence: Evidence::default(),
             artefact: None,
@@ -283,8 +285,8 @@ impl<'a> Watch<'a> {
             stderr_bytes: self.stderr.as_ref().map(Capture::total),
             joined: false,
         };
-        if let Some(before) = self.pressure {
-            self.evidence.noise = noise(before);
+        if let Some(before) = self.noise {
+            self.evidence.noise = before.since(&self.meter);
         }
         let kept = |capture: Option<Capture>| capture.map(Capture::into_kept).unwrap_or_default();
         let outcome = Outcome {
@@ -299,19 +301,4 @@ impl<'a> Watch<'a> {
         };
         (self.container, outcome)
     }
-}
-
-/// `some total` of the machine's CPU, memory and I/O pressure, µs.
-pub(in crate::judge) fn pressure() -> [Option<u64>; 3] {
-    ["cpu", "memory", "io"].map(|resource| {
-        let text = std::fs::read_to_string(format!("/proc/pressure/{resource}")).ok()?;
-        text.lines().next()?.rsplit_once("total=")?.1.parse().ok()
-    })
-}
-
-/// How disturbed the machine was since it had this [`pressure`].
-pub(in crate::judge) fn noise(before: [Option<u64>; 3]) -> Noise {
-    let after = pressure();
-    let delta = |index: usize| Some(after[index]?.saturating_sub(before[index]?));
-    Noise { cpu_pressure_us: delta(0), memory_pressure_us: delta(1), io_pressure_us: delta(2), ..Noise::default() }
 }

@@ -365,8 +365,8 @@ mod tests {
     #[test]
     fn every_word_of_a_verdict_has_its_place() {
         let schema: serde_json::Value =
-            serde_json::from_str(include_str!("../../../docs/verdict.schema.json")).unwrap();
-        for (name, metric) in [("status", &BY_STATUS), ("cause", &BY_CAUSE), ("actor", &BY_ACTOR)] {
+            serde_json::from_str(include_str!("../../../docs/schemas/run.schema.json")).unwrap();
+        for (name, metric) in [("Status", &BY_STATUS), ("Cause", &BY_CAUSE), ("Actor", &BY_ACTOR)] {
             for value in schema["$defs"][name]["enum"].as_array().unwrap() {
                 assert!(metric.word(value.as_str().unwrap()).is_some(), "{name} {value} is not counted");
             }
