@@ -280,7 +280,8 @@ fn a_program_that_cannot_be_executed_is_an_internal_error() {
     executable(&c.rootfs().join("bin/broken"), "#!/nowhere\n");
     c.create().ok();
     c.start().fails();
-    until("the verdict", || verdict(&c)["status"].is_string());
+    // The monitor hears of it when `start` has ended.
+    until("the verdict", || test.runtime(&["verdict", &c.id]).code == 0);
     assert_eq!(verdict(&c)["cause"], "ie_exec_failed");
     c.delete_force().ok();
     test.assert_nothing_left();

@@ -4,6 +4,8 @@ mod common;
 
 #[path = "judge/accuracy.rs"]
 mod accuracy;
+#[path = "judge/calibrate.rs"]
+mod calibrate;
 #[path = "judge/evidence.rs"]
 mod evidence;
 #[path = "judge/interface.rs"]

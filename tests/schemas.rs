@@ -72,6 +72,7 @@ fn what_is_printed_of_judged_runs_fits() {
     prints(&test, "replay", &["verdict", "--json", "--replay", stored]);
     prints(&test, "dry-run", &["--dry-run", "run", "--json", "--language", "c", "--code", ""]);
     prints(&test, "languages", &["languages", "--json"]);
+    prints(&test, "calibrate", &["calibrate", "--json", "--runs", "2"]);
 
     let problem = test.path("problem");
     std::fs::create_dir(&problem).unwrap();

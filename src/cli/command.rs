@@ -10,8 +10,8 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 
 use super::{
-    batch, checkpoint, create, delete, events, exec, features, health, isolate, kill, languages, list, manual, metrics,
-    pause, ps, reference, restore, run, schema, spec, start, state, update, verdict,
+    batch, calibrate, checkpoint, create, delete, events, exec, features, health, isolate, kill, languages, list,
+    manual, metrics, pause, ps, reference, restore, run, schema, spec, start, state, update, verdict,
 };
 
 macro_rules! commands {
@@ -96,6 +96,8 @@ commands! {
     Exec("exec", Box<exec::Args>),
     /// List the languages of the judge, and what this host has of them
     Languages("languages", languages::Args),
+    /// Measure what this machine's figures are worth, and print a report
+    Calibrate("calibrate", calibrate::Args),
     /// Judge a stored run again, by its evidence
     Verdict("verdict", verdict::Args),
     /// Tell whether this worker can be trusted, find what dead commands have left of it, remove it and prove it gone

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod batch_job;
+pub mod calibrate;
 pub mod checkpoint;
 pub mod command;
 pub mod create;
@@ -126,6 +127,7 @@ fn dispatch(global: &Global, command: Command) -> ExitCode {
         Command::Batch(args) => return batch::main(global, &args),
         Command::Exec(args) => return exec::main(global, *args),
         Command::Languages(args) => return languages::main(global, &args),
+        Command::Calibrate(args) => return calibrate::main(global, &args),
         Command::Verdict(args) => return verdict::main(global, &args),
         Command::Health(args) => return health::main(global, &args),
         Command::Metrics(args) => metrics::main(global, &args),

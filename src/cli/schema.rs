@@ -11,6 +11,7 @@ use crate::container::events::Event;
 use crate::container::report::Report as State;
 use crate::error::{At, Error, Result};
 use crate::judge::batch::Failure;
+use crate::judge::calibrate::Calibration;
 use crate::judge::capability::Report as Capabilities;
 use crate::judge::monitor::Progress;
 use crate::judge::output::Judgement;
@@ -56,13 +57,14 @@ enum Verdict {
 type Made = (&'static str, &'static str, fn() -> Schema);
 
 /// Name, command, schema.
-const SCHEMAS: [Made; 16] = [
+const SCHEMAS: [Made; 17] = [
     ("run", "run --json, run --evidence", schema::<Judgement>),
     ("tests", "run --tests --json", schema::<SuiteResult>),
     ("test", "run --tests --json-lines, each line but the last", schema::<TestResult>),
     ("batch", "batch, each line", schema::<BatchLine<'_>>),
     ("verdict", "verdict --json", schema::<Verdict>),
     ("replay", "verdict --replay --json", schema::<Replay>),
+    ("calibrate", "calibrate --json", schema::<Calibration>),
     ("dry-run", "--dry-run run --json", schema::<Capabilities>),
     ("languages", "languages --json", schema::<Vec<languages::Entry>>),
     ("state", "state", schema::<State>),

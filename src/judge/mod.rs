@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod cache;
+pub mod calibrate;
 pub mod capability;
 pub mod capture;
 pub mod cause;

@@ -138,8 +138,9 @@ impl Swept<'_> {
             self.name,
             points.len()
         );
-        // Far fewer would mean that nothing was killed.
-        assert!(killed * 3 > tried || asked().is_some(), "{}: of {tried} only {killed}", self.name);
+        // Far fewer would mean that nothing was killed. A process that outlives the command makes most of the calls with it.
+        let share = if self.name == "judged start" { 20 } else { 3 };
+        assert!(killed * share > tried || asked().is_some(), "{}: of {tried} only {killed}", self.name);
     }
 
     pub fn fail(&self) {

@@ -37,6 +37,7 @@ fn the_json_has_exactly_the_documented_keys() {
             "status",
             "cause",
             "actor",
+            "retryable",
             "exit_code",
             "signal",
             "cpu_time_ms",
