@@ -96,6 +96,9 @@ pub struct Toolchain {
     /// What to install where it does not: packages of Debian.
     #[serde(default)]
     pub install: Vec<String>,
+    /// A command that reads what every run of the language reads, so that no submission is charged for it.
+    #[serde(default)]
+    pub warm: Vec<String>,
 }
 
 /// A directory of the host that a command names: a toolchain in somebody's home, say.

@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::language::{Directory, Language};
 use super::sandbox::Place;
 use crate::error::{Error, Result};
+use crate::sys::path::is_cached;
 use crate::sys::process;
 
 /// How long a probe may take: a version is printed in milliseconds, a JVM may need a second.
@@ -57,9 +58,26 @@ pub struct Found {
 /// [`Error::Refused`] with what to install where it is not here.
 pub fn find(language: &Language) -> Result<Found> {
     let install = installation(&language.toolchain.install);
-    seek(language).map_err(|reason| {
+    let found = seek(language).map_err(|reason| {
         Error::Refused(format!("the toolchain of language `{}` is missing: {reason}{install}", language.name))
-    })
+    })?;
+    warm(language, &found);
+    Ok(found)
+}
+
+/// Brings into the page cache what every run of the language reads, where it is not: the kernel charges a page of a file to
+/// whoever reads it first, and that is not to be the first submission after a boot. Nothing depends on it but that figure.
+fn warm(language: &Language, found: &Found) {
+    let Some((program, arguments)) = language.toolchain.warm.split_first() else { return };
+    let path = search_path(language, &found.places);
+    let Some(program) = look_up(program, &path) else { return };
+    let Ok(mut file) = std::fs::File::open(&program) else { return };
+    // All of it, so that the next look says so; a kernel that cannot be asked is left alone.
+    if is_cached(file.as_fd()) == Ok(false) && std::io::copy(&mut file, &mut std::io::sink()).is_ok() {
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().env("PATH", path);
+        let _ = run(command);
+    }
 }
 
 fn seek(language: &Language) -> Result<Found, String> {

@@ -256,6 +256,24 @@ pub fn read_all(fd: BorrowedFd<'_>, limit: usize) -> Result<Vec<u8>> {
     }
 }
 
+/// Whether all of a file is in the page cache (`cachestat(2)`).
+///
+/// # Errors
+/// `ENOSYS` before Linux 6.5, `EOPNOTSUPP` for files of huge pages.
+pub fn is_cached(file: BorrowedFd<'_>) -> Result<bool> {
+    const PAGE: u64 = 4096;
+    /// Its number, the same on every architecture.
+    const CACHESTAT: libc::c_long = 451;
+    // `struct cachestat_range` of `<linux/mman.h>`: all of the file.
+    let range = [0_u64, 0];
+    // `struct cachestat`: pages in the cache, dirty, being written, evicted, evicted lately.
+    let mut counts = [0_u64; 5];
+    // SAFETY: a valid descriptor; the kernel reads one structure and fills the other, both of the sizes that it has.
+    let done = unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), range.as_ptr(), counts.as_mut_ptr(), 0_u32) };
+    check(done)?;
+    Ok(counts[0] >= (fstat(file)?.st_size as u64).div_ceil(PAGE))
+}
+
 /// Reads a small file of the host or below `dir`.
 ///
 /// # Errors

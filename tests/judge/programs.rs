@@ -181,3 +181,42 @@ fn a_new_language_is_a_new_directory() {
     assert_eq!((known.as_array().unwrap().len(), &known[0]["version"]), (1, &"awk!".into()));
     assert_clean(&test);
 }
+
+#[test]
+fn the_first_submission_after_a_boot_is_not_charged_for_the_toolchain() {
+    rustbox_only!();
+    let test = Test::new();
+    let bundles = test.path("bundles");
+    std::fs::create_dir_all(bundles.join("own")).unwrap();
+    for name in ["base.json", "base.toml"] {
+        std::fs::copy(format!("{}/bundles/{name}", env!("CARGO_MANIFEST_DIR")), bundles.join(name)).unwrap();
+    }
+    // A shell of its own, which nothing else on the host has mapped: alone its pages can be dropped.
+    let shell = test.path("tools/busybox");
+    std::fs::create_dir(shell.parent().unwrap()).unwrap();
+    std::fs::copy("/bin/busybox", &shell).unwrap();
+    std::fs::File::open(&shell).unwrap().sync_all().unwrap();
+    let config = r#"{"process": {"args": ["/toolchain/own/busybox", "sh", "/box/main.own"]}}"#;
+    std::fs::write(bundles.join("own/run.json"), config).unwrap();
+    let peak = |warm: &str| {
+        let manifest = format!(
+            "name='own'\ntitle='Own'\nextensions=['own']\nsource='main.own'\n[toolchain]\nprobe=['{0}', 'true']\n{warm}\n\
+             [toolchain.directory]\ncommand=['echo', '{1}']\nsearch=['/bin']\nat='/toolchain/own'\n",
+            shell.display(),
+            shell.parent().unwrap().display()
+        );
+        std::fs::write(bundles.join("own/language.toml"), manifest).unwrap();
+        let dropped = std::fs::File::open(&shell).unwrap();
+        let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+        let raw = std::os::fd::AsRawFd::as_raw_fd(&dropped);
+        nix::fcntl::posix_fadvise(raw, 0, 0, advice).unwrap();
+        let set = format!("RUSTBOX_BUNDLES={} exec \"$@\"", bundles.display());
+        let args = ["run", "--json", "--language", "own", "--code", "exit 0", &fresh_id(&test)];
+        test.shell(&set, &args).ok().json()["memory_peak_bytes"].as_u64().unwrap()
+    };
+    let charged = peak("");
+    let spared = peak(&format!("warm=['{}', 'true']", shell.display()));
+    // Of its megabyte a run reads some hundreds of kilobytes.
+    assert!(charged > spared + (200 << 10), "cold {charged}, warmed {spared}");
+    assert_clean(&test);
+}
