@@ -210,7 +210,7 @@ fn the_first_process_stays_outside_the_payloads_limits() {
     let plan = plan(&request, &Layout::probe().unwrap()).unwrap();
     let _guard = Guard(plan.clone());
     let cgroup = plan.create(None).unwrap();
-    let (first, payload) = (cgroup.entry().unwrap(), cgroup.payload_entry().unwrap());
+    let (first, payload) = (cgroup.entry().unwrap(), cgroup.payload_entry(None).unwrap());
     assert!(first.into.is_some());
     if plan.directory(Controller::Memory).unwrap().version == Version::V1 {
         assert!(first.tasks.is_empty() && payload.tasks.len() >= 3 && payload.into.is_none());

@@ -9,7 +9,8 @@ use super::file::Dir;
 use super::layout::{Controller, Version};
 use super::limits::{self, Occasion};
 use super::plan::{Directory, PAYLOAD, Plan};
-use crate::error::{Error, Result};
+use crate::error::{At, Error, Result};
+use crate::sys::mount_at::chown_at;
 use crate::sys::{Errno, path};
 
 /// A container's cgroup that exists.
@@ -269,10 +270,21 @@ impl Cgroup {
     /// Opens what is left to enter for the payload, where the first process stays outside of its limits
     /// ([`Plan::payload_leaf`]). On v1 the payload has inherited the other hierarchies from the first process.
     ///
+    /// On v2 it is the first process whom the kernel asks for permission to have a child born there: `root` are its ids,
+    /// where they are not this process's. It needs to write `cgroup.procs` of the leaf and of what that has in common with
+    /// its own (`cgroup-v2`, "Delegation Containment"). The payload has other ids, or could go nowhere but there.
+    ///
     /// # Errors
-    /// As `open(2)`.
-    pub fn payload_entry(&self) -> Result<Entry> {
+    /// As `open(2)` and `chown(2)`.
+    pub fn payload_entry(&self, root: Option<(u32, u32)>) -> Result<Entry> {
         let into = if self.plan.has_leaves() { self.plan.open_birthplace(PAYLOAD_LEAF)? } else { None };
+        if let (Some(leaf), Some(common), Some((user, group))) = (&into, self.plan.unified(), root) {
+            let common = Dir::new(&common.path).open_self()?;
+            for directory in [leaf, &common] {
+                chown_at(directory.as_fd(), c"cgroup.procs", Some(user), Some(group))
+                    .at("give the way in to", PAYLOAD_LEAF)?;
+            }
+        }
         Ok(Entry { tasks: self.open_tasks(is_payload)?, into })
     }
 

@@ -322,7 +322,7 @@ impl<'a> Plan<'a> {
         self.record_cgroup(cgroup.plan(), directory)?;
         let own = cgroup.init_entry()?.tasks;
         let payload = match self.options.judge {
-            Some(_) => cgroup.payload_entry()?,
+            Some(_) => cgroup.payload_entry(namespace_root(spec))?,
             None => cgroup::Entry::default(),
         };
         let ways: Vec<_> = own.iter().chain(&payload.tasks).chain(&payload.into).map(AsFd::as_fd).collect();
@@ -431,4 +431,13 @@ impl Created {
 fn has_creator_hooks(hooks: &Hooks) -> bool {
     let prestart = hooks.prestart();
     [prestart, hooks.create_runtime()].into_iter().flatten().any(|hooks| !hooks.is_empty())
+}
+
+/// The host's ids of root in the container's own user namespace.
+fn namespace_root(spec: &Spec) -> Option<(u32, u32)> {
+    let linux = spec.linux().as_ref()?;
+    let root = |mappings: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| {
+        mappings.iter().flatten().find(|mapping| mapping.container_id() == 0).map(|mapping| mapping.host_id())
+    };
+    Some((root(linux.uid_mappings())?, root(linux.gid_mappings())?))
 }

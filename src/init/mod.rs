@@ -227,7 +227,12 @@ impl Init<'_> {
         let into = if into { tasks.pop() } else { None };
         let payload = cgroup::Entry { tasks: tasks.split_off(own), into };
         cgroup::Entry { tasks, into: None }.enter()?;
-        if self.namespaces.new & libc::CLONE_NEWCGROUP != 0 {
+        // A payload of its own makes its own namespace. From within one of init's it could not be born beside init, where
+        // the hierarchy is mounted with `nsdelegate`; but what is mounted of the cgroups here must not show the host's.
+        let mounted =
+            |mount: &oci_spec::runtime::Mount| mount.typ().as_deref().is_some_and(|it| it.starts_with("cgroup"));
+        let own = self.reaper.is_none() || self.spec.mounts().iter().flatten().any(mounted);
+        if own && self.namespaces.new & libc::CLONE_NEWCGROUP != 0 {
             // Only now: a cgroup namespace's root is the cgroup that its creator is in.
             calls::unshare(libc::CLONE_NEWCGROUP).at("unshare", "the cgroup namespace")?;
         }
