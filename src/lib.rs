@@ -12,6 +12,7 @@
 //! | [`seccomp`] | filters for engines' profiles and for the judge |
 //! | [`cleanup`] | release and the proof that nothing remains |
 //! | [`judge`] | limits, supervisor, evidence, verdicts, languages |
+//! | [`replace`] | files that appear whole or not at all |
 //! | [`worker`] | health, what dead commands have left, recovery, metrics |
 //! | [`cli`] | one file per command |
 //! | [`sys`] | the system calls: the only module with `unsafe` |
@@ -25,6 +26,7 @@ pub mod container;
 pub mod error;
 pub mod init;
 pub mod judge;
+pub mod replace;
 pub mod seccomp;
 pub mod spec;
 pub mod sys;

@@ -19,6 +19,13 @@ fn verdict(c: &Container<'_>) -> Value {
     c.test.runtime(&["verdict", "--json", &c.id]).ok().json()
 }
 
+/// The verdict, once there is one.
+#[track_caller]
+fn judged(c: &Container<'_>) -> Value {
+    until("the verdict", || verdict(c)["status"].is_string());
+    verdict(c)
+}
+
 /// The verdict of a container that ends by itself, which must come to `status` and `cause`: as `verdict` and `state` give it
 /// before the deletion, as `verdict` does afterwards, and as its evidence gives it again.
 #[track_caller]
@@ -26,8 +33,7 @@ fn ends_as(script: &str, limits: &[(&str, &str)], (status, cause, actor): (&str,
     let test = Test::new();
     let c = test.bundle(limited(script, limits));
     c.up();
-    until("the verdict", || verdict(&c)["status"].is_string());
-    let before = verdict(&c);
+    let before = judged(&c);
     let words = [&before["status"], &before["cause"], &before["actor"]];
     assert_eq!(words, [status, cause, actor], "{before:#}");
     let annotations = &c.state()["annotations"];
@@ -90,8 +96,7 @@ fn whoever_ends_it_through_the_runtime_cancels_it() {
     let killed = test.bundle(limited("sleep 60", &[("time", "1")]));
     killed.up();
     killed.kill("KILL").ok();
-    until("the verdict", || verdict(&killed)["status"].is_string());
-    assert_eq!(verdict(&killed)["cause"], "ie_cancelled");
+    assert_eq!(judged(&killed)["cause"], "ie_cancelled");
     killed.delete().ok();
     let deleted = test.bundle(limited("sleep 60", &[("time", "1")]));
     deleted.up();
@@ -110,8 +115,7 @@ fn a_signal_of_the_programs_own_making_is_its_own() {
     let c = test.bundle(limited("sleep 60", &[("time", "1")]).without_namespace("pid"));
     c.up();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(c.pid()), nix::sys::signal::Signal::SIGSEGV).unwrap();
-    until("the verdict", || verdict(&c)["status"].is_string());
-    let verdict = verdict(&c);
+    let verdict = judged(&c);
     assert_eq!((&verdict["status"], &verdict["signal"]), (&json!("SIG"), &json!(11)), "{verdict:#}");
     c.delete().ok();
     test.assert_nothing_left();
@@ -185,6 +189,16 @@ fn monitor(c: &Container<'_>) -> i32 {
     standing["process"]["pid"].as_i64().unwrap() as i32
 }
 
+/// A judged container whose monitor is killed; the monitor's pid.
+#[track_caller]
+fn without_monitor(c: &Container<'_>) -> i32 {
+    c.up();
+    let lost = monitor(c);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(lost), nix::sys::signal::Signal::SIGKILL).unwrap();
+    until("the end of the monitor", || !alive(lost));
+    lost
+}
+
 #[test]
 fn the_monitor_holds_nothing_of_the_callers_and_is_outside_of_the_container() {
     rustbox_only!();
@@ -222,10 +236,7 @@ fn a_lost_monitor_is_found_and_another_one_goes_on() {
     rustbox_only!();
     let test = Test::new();
     let c = test.bundle(limited("sleep 60", &[("wall-time", "4")]));
-    c.up();
-    let lost = monitor(&c);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(lost), nix::sys::signal::Signal::SIGKILL).unwrap();
-    until("the end of the monitor", || !alive(lost));
+    let lost = without_monitor(&c);
     assert_eq!(verdict(&c)["cause"], "ie_supervisor_lost");
     assert_eq!(c.state()["annotations"]["org.rustbox.verdict.status"], "IE");
     let found = test.runtime(&["health", "--verify-clean", "--json"]).code(1).stdout;
@@ -248,9 +259,7 @@ fn a_monitor_lost_for_good_costs_the_verdict_and_nothing_else() {
     rustbox_only!();
     let test = Test::new();
     let c = test.bundle(limited("sleep 60", &[("time", "1")]));
-    c.up();
-    let lost = monitor(&c);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(lost), nix::sys::signal::Signal::SIGKILL).unwrap();
+    without_monitor(&c);
     c.delete_force().ok();
     assert_eq!(verdict(&c)["cause"], "ie_supervisor_lost");
     test.assert_nothing_left();
@@ -266,7 +275,7 @@ fn run_judges_too_in_the_foreground_and_detached() {
     assert_eq!(verdict(&c)["cause"], "re_nonzero_exit");
     let detached = test.bundle(limited("sleep 60", &[("wall-time", "0.3")]));
     detached.run_detached().ok();
-    until("the verdict", || verdict(&detached)["status"] == "TLE");
+    assert_eq!(judged(&detached)["status"], "TLE");
     detached.delete().ok();
     test.assert_nothing_left();
 }
@@ -298,7 +307,7 @@ fn the_same_id_again_has_a_verdict_of_its_own() {
     c.create().ok();
     test.runtime(&["verdict", &c.id]).denied();
     c.start().ok();
-    until("the verdict", || verdict(&c)["status"] == "OK");
+    assert_eq!(judged(&c)["status"], "OK");
     c.delete().ok();
     test.assert_nothing_left();
 }
@@ -310,8 +319,9 @@ fn a_quota_that_holds_it_back_is_in_the_evidence() {
     let quota = json!({"linux": {"resources": {"cpu": {"quota": 10_000, "period": 100_000}}}});
     let c = test.bundle(limited("while :; do :; done", &[("wall-time", "0.6")]).patch(quota));
     c.up();
-    until("the verdict", || verdict(&c)["status"] == "TLE");
-    let noise = &verdict(&c)["evidence"]["noise"];
+    let told = judged(&c);
+    assert_eq!(told["status"], "TLE");
+    let noise = &told["evidence"]["noise"];
     assert!(noise["throttled_us"].as_u64().unwrap() > 100_000, "{noise:#}");
     c.delete().ok();
 }

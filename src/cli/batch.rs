@@ -1,16 +1,16 @@
 //! `rustbox batch`: jobs in, verdicts out, one JSON object a line.
 
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::cli::batch_job::Reader;
-use crate::cli::{Global, exe, run_judge};
+use crate::cli::{Global, exe, progress, run_judge};
 use crate::error::{At, Error, Result};
 use crate::judge::batch::cores::Cores;
 use crate::judge::batch::input::Lines;
@@ -18,6 +18,7 @@ use crate::judge::batch::journal::Journal;
 use crate::judge::batch::output::Results;
 use crate::judge::batch::{self, Batch, Caller, Job, Summary};
 use crate::judge::run::{Judge, Judged};
+use crate::judge::supervisor::processors;
 use crate::worker::standing::Standing;
 
 /// Judge many submissions: one JSON object a line in, one verdict a line out, in the order in which they end
@@ -70,7 +71,7 @@ fn run(global: &Global, args: &Args) -> Result<u8> {
     exe::protect_always()?;
     let standing = global.standing();
     let healthy = standing.admit()?;
-    let slots = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let slots = args.jobs.unwrap_or_else(processors);
     let (lines, size) = jobs(args)?;
     let journal = args.journal.as_deref().map(Journal::open).transpose()?;
     let cancel = run_judge::cancellation()?;
@@ -113,18 +114,11 @@ fn jobs(args: &Args) -> Result<(Lines, Option<u64>)> {
 
 /// For a person who watches; hidden from everybody else.
 fn bar(args: &Args, size: Option<u64>) -> ProgressBar {
-    if args.quiet || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
     let template = match size {
         Some(_) => "{bar:30} {percent}% {elapsed_precise} {msg}",
         None => "{spinner} {elapsed_precise} {msg}",
     };
-    let bar = size.map_or_else(ProgressBar::no_length, ProgressBar::new);
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
+    progress::bar(args.quiet, size, template)
 }
 
 /// The worker as the batch's caller.

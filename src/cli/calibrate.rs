@@ -1,13 +1,10 @@
 //! `rustbox calibrate`.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use indicatif::{ProgressBar, ProgressStyle};
-
-use crate::cli::{Global, exe, run_judge, say, say_json};
-use crate::error::{Error, Result};
-use crate::judge::calibrate::{Calibration, Series, Spread, calibrate};
+use crate::cli::{Global, exe, progress, run_judge, say, say_json};
+use crate::error::Result;
+use crate::judge::calibrate::{Calibration, Series, Spread, calibrate, total};
 use crate::judge::run::Judge;
 
 /// Measure what this machine's figures are worth, and print a report
@@ -30,10 +27,7 @@ pub fn main(global: &Global, args: &Args) -> ExitCode {
         Ok(()) => 0,
         Err(error) => {
             global.log().error(&error.to_string());
-            match error {
-                Error::Other(_) => 3,
-                error => run_judge::failure(&error),
-            }
+            run_judge::failure(&error)
         }
     })
 }
@@ -44,23 +38,10 @@ fn run(global: &Global, args: &Args) -> Result<()> {
     let root = global.open_root()?;
     let judge = Judge::new(&root, global.systemd_cgroup())?.rehearsing();
     let runs = args.runs as usize;
-    let bar = bar(runs);
+    let bar = progress::bar(false, Some(total(runs) as u64), "{bar:30} {pos}/{len} runs {elapsed_precise}");
     let calibration = calibrate(&judge, runs, || bar.inc(1))?;
     bar.finish_and_clear();
     if args.json { say_json(&calibration) } else { say(&table(&calibration)) }
-}
-
-/// For a person who watches; hidden from everybody else.
-fn bar(runs: usize) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let slots = std::thread::available_parallelism().map_or(1, usize::from);
-    let bar = ProgressBar::new((2 * runs + 1 + runs.div_ceil(slots) * slots) as u64);
-    match ProgressStyle::with_template("{bar:30} {pos}/{len} runs {elapsed_precise}") {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }
 
 fn table(calibration: &Calibration) -> String {

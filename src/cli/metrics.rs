@@ -1,9 +1,7 @@
 //! `rustbox metrics`: what was counted, and what is now, for Prometheus.
 
-use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -12,6 +10,7 @@ use crate::cgroup::Layout;
 use crate::cli::{Global, say};
 use crate::error::{At, Error, Result};
 use crate::judge::capability::{self, Wanted};
+use crate::replace::replace;
 use crate::worker::health::{Health, Host};
 use crate::worker::metrics::serve::{Request, Response, listen, serve};
 use crate::worker::metrics::{Format, Now, expose, file, table};
@@ -46,7 +45,8 @@ pub fn main(global: &Global, args: &Args) -> Result<()> {
     }
     let text = text(global, Format::Text)?;
     match &args.textfile {
-        Some(file) => replace(file, &text),
+        // The collector, which is another user, reads what ends in `.prom`; what this writes first does not.
+        Some(file) => replace(file, 0o644, text.as_bytes()),
         None => say(&text),
     }
 }
@@ -72,25 +72,6 @@ fn text(global: &Global, format: Format) -> Result<String> {
         pidfd: host.pidfd,
     };
     expose(words, now, format)
-}
-
-/// Writes beside the file and renames, readable by all: the collector is another user.
-fn replace(file: &Path, text: &str) -> Result<()> {
-    let name =
-        file.file_name().ok_or_else(|| Error::Usage(format!("`--textfile {}` names no file", file.display())))?;
-    // The collector reads what ends in `.prom`, which this does not.
-    let new = file.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-    let written = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(&new)
-        .and_then(|mut out| out.write_all(text.as_bytes()))
-        .at("write", new.display())
-        .and_then(|()| std::fs::rename(&new, file).at("replace", file.display()));
-    written.inspect_err(|_| {
-        let _ = std::fs::remove_file(&new);
-    })
 }
 
 fn serve_at(global: &Global, address: &str) -> Result<()> {

@@ -22,6 +22,7 @@ pub mod log;
 pub mod manual;
 pub mod metrics;
 pub mod pause;
+pub mod progress;
 pub mod ps;
 pub mod reference;
 pub mod restore;

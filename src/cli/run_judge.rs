@@ -19,6 +19,7 @@ use crate::judge::capability::Report;
 use crate::judge::output::Judgement;
 use crate::judge::run::{self as judging, Judge, Judged, Request, Subject};
 use crate::judge::toolchain;
+use crate::replace::replace;
 use crate::sys::Errno;
 use crate::worker::standing::Standing;
 
@@ -149,12 +150,9 @@ fn print(args: &JudgeArgs, judged: &Judged) -> Result<()> {
 
 /// Stores what a verdict was derived from, whole or not at all.
 fn store(file: &Path, judgement: &Judgement) -> Result<()> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let new = file.with_file_name(format!(".{name}.{}", std::process::id()));
     let text = serde_json::to_string_pretty(judgement)
         .map_err(|error| Error::Other(format!("serialise the evidence: {error}")))?;
-    std::fs::write(&new, text + "\n").at("write", new.display())?;
-    std::fs::rename(&new, file).at("replace", file.display())
+    replace(file, 0o666, (text + "\n").as_bytes())
 }
 
 /// What a program has written, for a terminal: without the control characters that could steer it, type into it or hide

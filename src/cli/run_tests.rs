@@ -4,11 +4,11 @@ use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::cli::judge_args::JudgeArgs;
 use crate::cli::test_args::TestArgs;
-use crate::cli::{Global, run_judge, say, say_json};
+use crate::cli::{Global, progress, run_judge, say, say_json};
 use crate::error::{Error, Result};
 use crate::judge::run::{self, Judge, Subject};
 use crate::judge::suite::checker::{self, Checker, Wanted};
@@ -81,14 +81,8 @@ impl Show {
     fn new(json: bool, lines: bool, suite: &Suite<'_>) -> Show {
         let width = suite.cases.iter().map(|case| case.name.chars().count()).max().unwrap_or(0).max(4);
         // Where the rows themselves appear on a terminal they are progress enough.
-        let shown = std::io::stderr().is_terminal() && (json || lines || !std::io::stdout().is_terminal());
-        let bar = match shown {
-            true => ProgressBar::with_draw_target(Some(suite.cases.len() as u64), ProgressDrawTarget::stderr()),
-            false => ProgressBar::hidden(),
-        };
-        if let Ok(style) = ProgressStyle::with_template("{pos} of {len} tests {wide_bar} {msg}") {
-            bar.set_style(style);
-        }
+        let hidden = !json && !lines && std::io::stdout().is_terminal();
+        let bar = progress::bar(hidden, Some(suite.cases.len() as u64), "{pos} of {len} tests {wide_bar} {msg}");
         Show { json, lines, width, bar }
     }
 

@@ -34,13 +34,13 @@ pub struct Args {
 /// Of a container: 0 where there is a verdict or it runs, 1 where there is none. Judging again: 0 where the evidence gives
 /// the stored verdict, 1 where it gives another. 2 for usage and for what is no stored run.
 pub fn main(global: &Global, args: &Args) -> ExitCode {
-    match (&args.replay, &args.id) {
-        (Some(file), _) => judge_again(global, args, file),
-        (None, Some(id)) => match container(global, args, id) {
+    match &args.replay {
+        Some(file) => judge_again(global, args, file),
+        // The one or the other is given.
+        None => match container(global, args, args.id.as_deref().unwrap_or_default()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => super::report(global, &error),
         },
-        (None, None) => super::report(global, &Error::Usage("verdict needs the ID of a container".to_owned())),
     }
 }
 
@@ -62,7 +62,7 @@ fn container(global: &Global, args: &Args, id: &str) -> Result<()> {
         Err(error) => return Err(error),
     };
     match found {
-        Look::Waiting(_) => Err(Error::state(id, "has no verdict yet: it has not been started")),
+        Look::Waiting => Err(Error::state(id, "has no verdict yet: it has not been started")),
         Look::Running(progress) if args.json => say_json(&progress),
         Look::Running(progress) => say(&running(&progress)),
         Look::Ended(verdict) if args.json => say_json(&verdict),

@@ -8,12 +8,12 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{Hooks, Spec};
+use oci_spec::runtime::{Hooks, LinuxIdMapping, Spec};
 
 use crate::cgroup;
 use crate::container::hooks::Kind;
 use crate::container::identity::ProcessId;
-use crate::container::namespaces::Namespaces;
+use crate::container::namespaces::{Namespaces, host_id};
 use crate::container::net_devices;
 use crate::container::notify_socket::Proxy;
 use crate::container::options::Options;
@@ -436,8 +436,6 @@ fn has_creator_hooks(hooks: &Hooks) -> bool {
 /// The host's ids of root in the container's own user namespace.
 fn namespace_root(spec: &Spec) -> Option<(u32, u32)> {
     let linux = spec.linux().as_ref()?;
-    let root = |mappings: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| {
-        mappings.iter().flatten().find(|mapping| mapping.container_id() == 0).map(|mapping| mapping.host_id())
-    };
+    let root = |mappings: &Option<Vec<LinuxIdMapping>>| host_id(mappings.as_deref().unwrap_or_default(), 0);
     Some((root(linux.uid_mappings())?, root(linux.gid_mappings())?))
 }

@@ -11,6 +11,7 @@ use crate::cgroup;
 use crate::container::identity::{self, ProcessId};
 use crate::error::{At, Context, Error, Result};
 use crate::sys::{Errno, path};
+use crate::worker;
 
 /// The layout that this program writes; another one is refused.
 const LAYOUT: u32 = 1;
@@ -127,17 +128,13 @@ pub fn new_record(
     cgroup: cgroup::Plan,
     own_pid_namespace: bool,
 ) -> Result<Record> {
-    use time::format_description::well_known::Rfc3339;
-    let created = time::OffsetDateTime::now_utc()
-        .format(&Rfc3339)
-        .map_err(|error| Error::Other(format!("format the time: {error}")))?;
     Ok(Record {
         layout: LAYOUT,
         id: id.to_owned(),
         oci_version: spec.version().clone(),
         bundle: bundle.to_owned(),
         rootfs,
-        created,
+        created: worker::now()?,
         owner: nix::unistd::geteuid().as_raw(),
         boot_id: identity::boot_id()?,
         creator: identity::this_process().context(|| "identify this process".to_owned())?,

@@ -15,8 +15,10 @@ use super::limits::LimitSource;
 use super::noise::some_total;
 use super::output::SCHEMA_VERSION;
 use super::run::{Event, Jobs, Judge, Judged, Request, Run, Subject, fresh_id};
+use super::supervisor::processors;
 use super::verdict::Status;
 use crate::error::{At, Error, Result};
+use crate::worker;
 use machine::{Machine, stolen_us};
 
 /// CPU time that the computing program is made to take, ms.
@@ -141,13 +143,23 @@ impl Spread {
     }
 }
 
+/// How many runs a calibration makes whose series have so many.
+pub fn total(runs: usize) -> usize {
+    // The empty ones, the short one, those alone, those together.
+    runs + 1 + runs + together(runs)
+}
+
+/// Every slot has as many.
+fn together(runs: usize) -> usize {
+    runs.next_multiple_of(processors())
+}
+
 /// Measures. `progress` hears of each run that is done.
 ///
 /// # Errors
 /// Where a run comes to no verdict, or to another than OK: then this machine cannot judge.
 pub fn calibrate(judge: &Judge<'_>, runs: usize, mut progress: impl FnMut()) -> Result<Calibration> {
     let clocks = [ClockId::CLOCK_MONOTONIC, ClockId::CLOCK_MONOTONIC_RAW].map(now_ns);
-    let slots = std::thread::available_parallelism().map_or(1, usize::from);
     let mut whole = Vec::new();
     let mut empty = Vec::new();
     for _ in 0..runs {
@@ -159,15 +171,13 @@ pub fn calibrate(judge: &Judge<'_>, runs: usize, mut progress: impl FnMut()) -> 
     let took = probe[0].judgement.run.cpu_time_ms.unwrap_or(0.0).max(0.1);
     let steps = (PROBE as f64 * STEP_MS / took) as u64;
     let (first, alone) = series(judge, steps, runs, 1, &mut progress)?;
-    let (second, together) = series(judge, steps, runs.div_ceil(slots) * slots, slots, &mut progress)?;
+    let (second, in_all_slots) = series(judge, steps, together(runs), processors(), &mut progress)?;
     let machine = Machine::look();
     let [steered, raw] = [ClockId::CLOCK_MONOTONIC, ClockId::CLOCK_MONOTONIC_RAW].map(now_ns);
     let [steered, raw] = [steered - clocks[0], raw - clocks[1]];
     Ok(Calibration {
         schema_version: SCHEMA_VERSION,
-        time: time::OffsetDateTime::now_utc()
-            .format(&time::format_description::well_known::Rfc3339)
-            .map_err(|error| Error::Other(format!("format the time: {error}")))?,
+        time: worker::now()?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         runs,
         clock: Clock {
@@ -181,10 +191,10 @@ pub fn calibrate(judge: &Judge<'_>, runs: usize, mut progress: impl FnMut()) -> 
             cpu_ms: figures(&empty, |judged| judged.judgement.run.cpu_time_ms)?,
         },
         accuracy: accuracy(first.iter().chain(&second)),
-        advice: advice(&machine, &alone, &together),
+        advice: advice(&machine, &alone, &in_all_slots),
         machine,
         alone,
-        together,
+        together: in_all_slots,
     })
 }
 
@@ -204,12 +214,11 @@ fn series(
     let (begun, stolen, pressed) = (Instant::now(), stolen_us(), pressure());
     let judged = judged(judge, program(steps), runs, slots, progress)?;
     let took = begun.elapsed().as_micros().max(1) as f64;
-    let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
     let series = Series {
         slots,
         cpu_ms: figures(&judged, |judged| judged.judgement.run.cpu_time_ms)?,
         wall_ms: figures(&judged, |judged| judged.judgement.run.wall_time_ms)?,
-        stolen_share: stolen_us().saturating_sub(stolen) as f64 / took / processors,
+        stolen_share: stolen_us().saturating_sub(stolen) as f64 / took / processors() as f64,
         cpu_pressure_share: pressed.zip(pressure()).map(|(before, after)| after.saturating_sub(before) as f64 / took),
     };
     Ok((judged, series))

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::verdict::Verdict;
+use crate::cleanup::Proof;
 
 /// Everything known about one step.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -333,6 +334,21 @@ pub struct Cleanup {
     pub left: Vec<String>,
     /// What was checked and found gone, in words.
     pub checked: Vec<String>,
+}
+
+impl From<&Proof> for Cleanup {
+    fn from(proof: &Proof) -> Cleanup {
+        Cleanup {
+            proved: proof.clean,
+            left: proof.left.clone(),
+            checked: vec![
+                format!("processes, by the {}", proof.processes_by),
+                format!("{} cgroups", proof.cgroups_gone),
+                "mounts".to_owned(),
+                "state directory".to_owned(),
+            ],
+        }
+    }
 }
 
 #[cfg(test)]

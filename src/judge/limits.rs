@@ -17,6 +17,7 @@
 
 use std::collections::HashMap;
 
+use oci_spec::runtime::PosixRlimitType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -191,6 +192,17 @@ impl LimitSource {
 }
 
 impl Limits {
+    /// The rlimits that hold them, soft and hard. CPU time is a backstop in whole seconds, past what the judge itself enforces.
+    pub fn rlimits(&self) -> [(PosixRlimitType, u64, u64); 4] {
+        let cpu = (self.cpu_time_ms + self.extra_time_ms).div_ceil(1000) + 1;
+        [
+            (PosixRlimitType::RlimitCpu, cpu, cpu + 1),
+            (PosixRlimitType::RlimitFsize, self.file_size_bytes, self.file_size_bytes),
+            (PosixRlimitType::RlimitNofile, self.open_files, self.open_files),
+            (PosixRlimitType::RlimitStack, self.stack_bytes, self.stack_bytes),
+        ]
+    }
+
     /// Refuses what cannot work, naming the option.
     fn validate(&self) -> Result<()> {
         let refuse = |option: &str, reason: String| Err(Error::Usage(format!("`--{option}` {reason}")));

@@ -9,6 +9,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::evidence::{CgroupEvidence, MemorySplit, Oom};
 use super::noise::some_total;
+use super::supervisor::processors;
 use crate::cgroup::{Controller, Plan, Version};
 use crate::error::{At, Result};
 use crate::spec::number_list;
@@ -173,7 +174,7 @@ impl Meter {
         let mask = self.cpuset.as_ref().and_then(|file| number_list::mask(read(file)?.trim()).ok());
         let count = |mask: Vec<u64>| mask.iter().map(|word| u64::from(word.count_ones())).sum();
         let own = mask.map(count).filter(|count| *count > 0);
-        own.or_else(|| std::thread::available_parallelism().ok().map(|count| count.get() as u64))
+        own.or_else(|| Some(processors() as u64))
     }
 
     /// How often a fork has failed for the pids limit.

@@ -8,6 +8,7 @@ use super::evidence::{Evidence, Noise};
 use super::limits::Limits;
 use super::meter::Meter;
 use super::verdict::Verdict;
+use crate::cgroup::stats::Psi;
 
 /// A share of the wall limit, 1/10: a program that has waited for less was over the limit by its own doing.
 const WALL_SHARE: u64 = 10;
@@ -51,7 +52,7 @@ impl Counters {
 
 /// The `total` of the line `some` of a pressure file, µs (`accounting/psi`).
 pub fn some_total(text: &str) -> Option<u64> {
-    text.lines().find(|line| line.starts_with("some "))?.rsplit_once("total=")?.1.trim().parse().ok()
+    text.starts_with("some ").then(|| Psi::parse(text).some.total)
 }
 
 /// Marks the verdict where noise may have decided it.

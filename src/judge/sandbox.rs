@@ -4,13 +4,12 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{PosixRlimitType, Spec};
 use serde_json::{Value, json};
 
 use super::limits::Limits;
 use super::stage::BoxMount;
 use crate::error::{Error, Result};
-use schemars::JsonSchema;
 
 /// The directory in the sandbox that holds what the judge puts in, read-only.
 pub const BOX: &str = "/box";
@@ -52,7 +51,7 @@ impl std::str::FromStr for Share {
 }
 
 /// A host directory or file that a sandbox shows read-only, where the host has it.
-#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// On the host.
     pub outside: PathBuf,
@@ -224,23 +223,19 @@ pub fn restrict(config: &mut Value, limits: &Limits, host: Resources) {
     if host.pids {
         resources["pids"]["limit"] = json!(limits.processes);
     }
-    // A backstop in whole seconds, past what the judge itself enforces.
-    let cpu = (limits.cpu_time_ms + limits.extra_time_ms).div_ceil(1000) + 1;
-    let fixed = [
-        ("RLIMIT_CPU", cpu, cpu + 1),
-        ("RLIMIT_FSIZE", limits.file_size_bytes, limits.file_size_bytes),
-        ("RLIMIT_NOFILE", limits.open_files, limits.open_files),
-        ("RLIMIT_STACK", limits.stack_bytes, limits.stack_bytes),
+    let own = [
         // 0 would still start the host's handler where `core_pattern` is a pipe; 1 is the kernel's word for no core at all.
-        ("RLIMIT_CORE", 1, 1),
+        (PosixRlimitType::RlimitCore, 1, 1),
         // The caller's may allow a program to starve the host.
-        ("RLIMIT_NICE", 0, 0),
-        ("RLIMIT_RTPRIO", 0, 0),
+        (PosixRlimitType::RlimitNice, 0, 0),
+        (PosixRlimitType::RlimitRtprio, 0, 0),
     ];
+    let fixed = limits.rlimits().into_iter().chain(own);
+    let fixed: Vec<Value> = fixed.map(|(typ, soft, hard)| json!({"type": typ, "soft": soft, "hard": hard})).collect();
     let process = &mut config["process"];
     let mut rlimits: Vec<Value> = process["rlimits"].as_array().cloned().unwrap_or_default();
-    rlimits.retain(|limit| !fixed.iter().any(|(name, ..)| limit["type"] == *name));
-    rlimits.extend(fixed.iter().map(|(name, soft, hard)| json!({"type": name, "soft": soft, "hard": hard})));
+    rlimits.retain(|limit| fixed.iter().all(|own| limit["type"] != own["type"]));
+    rlimits.extend(fixed);
     process["rlimits"] = Value::Array(rlimits);
     process["noNewPrivileges"] = json!(true);
     process["terminal"] = json!(false);

@@ -16,6 +16,7 @@
 //! status. The first cause stays.
 
 mod events;
+pub(super) mod pace;
 mod watch;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -26,9 +27,9 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::evidence::KillCause;
 use crate::error::{At, Result};
 use crate::sys::{Errno, epoll};
+pub use pace::processors;
 use watch::Source;
 pub use watch::{Container, Job, Outcome, Watch};
-pub(super) use watch::{MEMORY_RARELY, MEMORY_SOON, PIDS_CHECK, PIDS_HITS, PIDS_WINDOW};
 
 /// Names a sandbox of a supervisor, until it is over.
 pub type Key = usize;

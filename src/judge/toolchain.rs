@@ -44,7 +44,7 @@ pub struct Toolchain {
 }
 
 /// Where a language's toolchain is on this host.
-#[derive(Debug, Clone, JsonSchema)]
+#[derive(Debug, Clone)]
 pub struct Found {
     /// What the sandbox shows besides what every sandbox does.
     pub places: Vec<Place>,

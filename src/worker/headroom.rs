@@ -16,7 +16,7 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// Below which free amount a resource is low, and exhausted: in per cent of all, and as an amount.
-#[derive(Debug, Clone, Copy, JsonSchema)]
+#[derive(Debug, Clone, Copy)]
 pub struct Threshold {
     /// What it is for.
     pub resource: &'static str,

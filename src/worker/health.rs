@@ -52,7 +52,7 @@ pub struct Health {
 }
 
 /// What is found of the host itself, with what a check makes of it.
-#[derive(Debug, Clone, JsonSchema)]
+#[derive(Debug, Clone)]
 pub struct Host {
     /// The back ends.
     pub backends: Backends,

@@ -24,7 +24,7 @@ pub use standing::Standing;
 pub use survey::{Kind, Leftover, Survey, survey};
 
 /// The time, RFC 3339.
-fn now() -> crate::Result<String> {
+pub(crate) fn now() -> crate::Result<String> {
     use time::format_description::well_known::Rfc3339;
     let now = time::OffsetDateTime::now_utc().format(&Rfc3339);
     now.map_err(|error| crate::Error::Other(format!("format the time: {error}")))

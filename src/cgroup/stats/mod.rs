@@ -113,29 +113,7 @@ impl Dir {
 /// Reads a pressure file, where there is one.
 fn psi(dir: &Dir, file: &str) -> Result<Option<Psi>> {
     let text = dir.text(file)?;
-    Ok((!text.is_empty()).then(|| parse_psi(&text)))
-}
-
-fn parse_psi(text: &str) -> Psi {
-    let mut psi = Psi::default();
-    for line in text.lines() {
-        let mut words = line.split(' ');
-        let data = match words.next() {
-            Some("some") => &mut psi.some,
-            Some("full") => &mut psi.full,
-            _ => continue,
-        };
-        for (key, value) in words.filter_map(|word| word.split_once('=')) {
-            match key {
-                "avg10" => data.avg10 = value.parse().unwrap_or_default(),
-                "avg60" => data.avg60 = value.parse().unwrap_or_default(),
-                "avg300" => data.avg300 = value.parse().unwrap_or_default(),
-                "total" => data.total = value.parse().unwrap_or_default(),
-                _ => {}
-            }
-        }
-    }
-    psi
+    Ok((!text.is_empty()).then(|| Psi::parse(&text)))
 }
 
 /// The huge page sizes of this kernel, by the names of its cgroup files.
@@ -184,7 +162,7 @@ mod tests {
 
     #[test]
     fn pressure_is_read_by_its_words() {
-        let psi = parse_psi(
+        let psi = Psi::parse(
             "some avg10=1.50 avg60=0.20 avg300=0.00 total=51024\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n",
         );
         assert_eq!((psi.some.avg10, psi.some.avg60, psi.some.total, psi.full.total), (1.5, 0.2, 51_024, 7));

@@ -252,6 +252,31 @@ pub struct Psi {
     pub full: PsiData,
 }
 
+impl Psi {
+    /// Reads a pressure file's text; what it lacks is 0.
+    pub fn parse(text: &str) -> Psi {
+        let mut psi = Psi::default();
+        for line in text.lines() {
+            let mut words = line.split(' ');
+            let data = match words.next() {
+                Some("some") => &mut psi.some,
+                Some("full") => &mut psi.full,
+                _ => continue,
+            };
+            for (key, value) in words.filter_map(|word| word.split_once('=')) {
+                match key {
+                    "avg10" => data.avg10 = value.parse().unwrap_or_default(),
+                    "avg60" => data.avg60 = value.parse().unwrap_or_default(),
+                    "avg300" => data.avg300 = value.parse().unwrap_or_default(),
+                    "total" => data.total = value.parse().unwrap_or_default(),
+                    _ => {}
+                }
+            }
+        }
+        psi
+    }
+}
+
 /// Shares of the last 10, 60 and 300 seconds, in percent, and the total in microseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "the words of the kernel's file")]

@@ -7,6 +7,7 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxIdMapping, Spec};
 
 use super::device_node;
 use super::tree::{Tree, c_string, clean, split};
+use crate::container::namespaces::host_id;
 use crate::error::{At, Error, Result};
 use crate::sys::Errno;
 use crate::sys::mount::{OPEN_TREE_CLONE, move_mount, open_tree};
@@ -50,14 +51,6 @@ pub(super) fn plan(spec: &Spec) -> Result<Vec<Device>> {
         }
     }
     Ok(devices)
-}
-
-/// What an id of the container is on the host.
-fn host_id(mappings: &[LinuxIdMapping], id: u32) -> Option<u32> {
-    mappings.iter().find_map(|mapping| {
-        let offset = id.checked_sub(mapping.container_id()).filter(|offset| *offset < mapping.size())?;
-        mapping.host_id().checked_add(offset)
-    })
 }
 
 impl Device {

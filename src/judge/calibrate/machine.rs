@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::judge::supervisor::processors;
+
 /// The machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Machine {
@@ -43,7 +45,7 @@ impl Machine {
             host: read("/proc/sys/kernel/hostname").unwrap_or_default(),
             kernel: read("/proc/sys/kernel/osrelease").unwrap_or_default(),
             processor: line("model name").unwrap_or_default(),
-            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            processors: processors(),
             threads_per_core: threads.max(1) as usize,
             virtual_machine: line("flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
             governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),

@@ -75,13 +75,7 @@ pub fn enforce(spec: &mut Spec) -> Result<()> {
     spec.set_linux(Some(linux));
 
     if let Some(mut process) = spec.process().clone() {
-        let cpu = (limits.cpu_time_ms + limits.extra_time_ms).div_ceil(1000) + 1;
-        let fixed = [
-            (PosixRlimitType::RlimitCpu, cpu, cpu + 1),
-            (PosixRlimitType::RlimitFsize, limits.file_size_bytes, limits.file_size_bytes),
-            (PosixRlimitType::RlimitNofile, limits.open_files, limits.open_files),
-            (PosixRlimitType::RlimitStack, limits.stack_bytes, limits.stack_bytes),
-        ];
+        let fixed = limits.rlimits();
         let mut rlimits = process.rlimits().clone().unwrap_or_default();
         rlimits.retain(|limit| fixed.iter().all(|(typ, ..)| *typ != limit.typ()));
         for (typ, soft, hard) in fixed {

@@ -1,13 +1,13 @@
 //! Verdicts that outlive their containers: one file each, the newest thousand.
 
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::error::{At, Error, Result};
+use crate::replace::replace;
 
 /// The directory below that of the worker's state.
 pub const PLACE: &str = "verdicts";
@@ -33,12 +33,8 @@ fn file(log: &Path, root: &Path, id: &str) -> PathBuf {
 pub fn keep(log: &Path, root: &Path, id: &str, verdict: &Value) -> Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(log).at("make", log.display())?;
     let place = file(log, root, id);
-    let new = place.with_extension(format!("{}.new", std::process::id()));
     let text = serde_json::to_vec(verdict).map_err(|error| Error::Other(format!("serialise a verdict: {error}")))?;
-    let mut options = std::fs::OpenOptions::new();
-    let out = options.write(true).create(true).truncate(true).mode(0o600).open(&new);
-    out.and_then(|mut out| out.write_all(&text)).at("write", new.display())?;
-    std::fs::rename(&new, &place).at("replace", place.display())?;
+    replace(&place, 0o600, &text)?;
     forget_the_oldest(log)
 }
 

@@ -32,7 +32,7 @@ use crate::container::identity::{self, ProcessId};
 use crate::container::record::read_spec;
 use crate::container::state::{Directory, Record, Root, overwrite};
 use crate::error::{At, Error, Result};
-use crate::judge::limits::{ANNOTATION_PREFIX, Limits};
+use crate::judge::limits::ANNOTATION_PREFIX;
 use crate::sys::clone::{CloneArgs, clone3};
 use crate::sys::socket::{self, MsgFlags};
 use crate::sys::{Errno, path, process, wait};
@@ -61,9 +61,6 @@ struct Standing {
     setup_cpu_us: u64,
     /// Where its verdict is kept.
     log: PathBuf,
-    /// An earlier monitor was lost.
-    #[serde(default)]
-    resumed: bool,
 }
 
 /// What the creator tells the monitor.
@@ -160,7 +157,7 @@ fn null_streams() -> Result<()> {
 #[derive(Debug)]
 pub enum Look {
     /// It has not been started.
-    Waiting(Limits),
+    Waiting,
     /// It runs, and so far it has come.
     Running(Box<Progress>),
     /// Its verdict, as it is stored.
@@ -172,14 +169,14 @@ pub enum Look {
 /// # Errors
 /// Where its files cannot be read.
 pub fn look(dir: BorrowedFd<'_>, record: &Record) -> Result<Option<Look>> {
-    if let Some(verdict) = verdict(dir, &record.id)? {
-        return Ok(Some(Look::Ended(Box::new(verdict))));
-    }
     if !asked(record) {
         return Ok(None);
     }
+    if let Some(verdict) = verdict(dir, &record.id)? {
+        return Ok(Some(Look::Ended(Box::new(verdict))));
+    }
     let Some(limits) = limits(&read_spec(dir, &record.id)?)? else { return Ok(None) };
-    let Some(standing) = standing(dir, &record.id)? else { return Ok(Some(Look::Waiting(limits))) };
+    let Some(standing) = standing(dir, record)? else { return Ok(Some(Look::Waiting)) };
     if identity::open(standing.process)?.is_none() {
         // It may have had its last word since.
         let verdict = match verdict(dir, &record.id)? {
@@ -189,7 +186,7 @@ pub fn look(dir: BorrowedFd<'_>, record: &Record) -> Result<Option<Look>> {
         return Ok(Some(Look::Ended(Box::new(verdict))));
     }
     Ok(Some(match standing.exec_ns {
-        None => Look::Waiting(limits),
+        None => Look::Waiting,
         Some(exec_ns) => Look::Running(Box::new(Progress::read(record, limits, exec_ns, standing.setup_cpu_us)?)),
     }))
 }
@@ -199,7 +196,7 @@ pub fn look(dir: BorrowedFd<'_>, record: &Record) -> Result<Option<Look>> {
 /// # Errors
 /// As [`look`].
 pub fn annotations(dir: BorrowedFd<'_>, record: &Record) -> Result<Vec<(String, String)>> {
-    let Some(Look::Ended(verdict)) = look(dir, record).transpose().filter(|_| asked(record)).transpose()? else {
+    let Some(Look::Ended(verdict)) = look(dir, record)? else {
         return Ok(Vec::new());
     };
     let words = ["status", "cause", "actor"].map(|word| (word, verdict.get(word).and_then(Value::as_str)));
@@ -212,7 +209,7 @@ pub fn annotations(dir: BorrowedFd<'_>, record: &Record) -> Result<Vec<(String, 
 /// # Errors
 /// Where the files cannot be read.
 pub fn missing(dir: BorrowedFd<'_>, record: &Record) -> Result<Option<ProcessId>> {
-    let Some(standing) = standing(dir, &record.id)? else { return Ok(None) };
+    let Some(standing) = standing(dir, record)? else { return Ok(None) };
     let ended = verdict(dir, &record.id)?.is_some() || identity::open(standing.process)?.is_some();
     Ok(if ended { None } else { Some(standing.process) })
 }
@@ -222,7 +219,7 @@ pub fn missing(dir: BorrowedFd<'_>, record: &Record) -> Result<Option<ProcessId>
 /// # Errors
 /// As [`Monitor::begin`].
 pub fn resume(root: &Root, directory: &Directory, record: &Record) -> Result<()> {
-    let Some(lost) = standing(directory.fd(), &record.id)? else { return Ok(()) };
+    let Some(lost) = standing(directory.fd(), record)? else { return Ok(()) };
     let log = lost.log.clone();
     let exec_ns = lost.exec_ns;
     let monitor = Monitor::make(root, directory, record, &log, Some(lost))?;
@@ -254,7 +251,7 @@ pub struct LastWord {
 /// # Errors
 /// Where the monitor neither ends nor can be ended.
 pub fn end(directory: &Directory, record: &Record, init: Option<BorrowedFd<'_>>) -> Result<Option<LastWord>> {
-    let Some(standing) = standing(directory.fd(), &record.id)? else { return Ok(None) };
+    let Some(standing) = standing(directory.fd(), record)? else { return Ok(None) };
     if let Some(init) = init {
         if process::wait_end(init, 0) == Ok(false) {
             signalled(directory.fd(), record, libc::SIGKILL)?;
@@ -295,8 +292,9 @@ impl LastWord {
     }
 }
 
-fn standing(dir: BorrowedFd<'_>, id: &str) -> Result<Option<Standing>> {
-    read(dir, FILE, id)
+/// Nothing is read of a container that is not to be judged.
+fn standing(dir: BorrowedFd<'_>, record: &Record) -> Result<Option<Standing>> {
+    if asked(record) { read(dir, FILE, &record.id) } else { Ok(None) }
 }
 
 fn verdict(dir: BorrowedFd<'_>, id: &str) -> Result<Option<Value>> {

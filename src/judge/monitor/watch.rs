@@ -19,7 +19,7 @@ use crate::judge::limits::Limits;
 use crate::judge::meter::{Baseline, Meter};
 use crate::judge::noise::Counters;
 use crate::judge::output::{Controls, Judgement, SCHEMA_VERSION, Step};
-use crate::judge::supervisor::{MEMORY_RARELY, MEMORY_SOON, PIDS_CHECK, PIDS_HITS, PIDS_WINDOW};
+use crate::judge::supervisor::pace::{CpuPace, MemoryPace, PIDS_CHECK, PidsWindow};
 use crate::judge::verdict::classify;
 use crate::sys::socket::{self, MsgFlags};
 use crate::sys::{Errno, path, process, wait};
@@ -75,7 +75,6 @@ struct Watch<'a> {
     before: Baseline,
     evidence: Evidence,
     memory_split: Option<MemorySplit>,
-    processors: u64,
 }
 
 impl<'a> Watch<'a> {
@@ -99,14 +98,12 @@ impl<'a> Watch<'a> {
             exec_ns: resumed.as_ref().and_then(|lost| lost.exec_ns),
             setup_cpu_us: resumed.as_ref().map_or(before.cpu_us, |lost| lost.setup_cpu_us),
             log: log.to_owned(),
-            resumed: resumed.is_some(),
         };
         write(dir.as_fd(), FILE, &record.id, &standing)?;
-        let fault = standing.resumed.then(|| Fault {
+        let fault = resumed.map(|_| Fault {
             kind: FaultKind::SupervisorLost,
             message: "an earlier monitor was lost, and with it what it had seen".to_owned(),
         });
-        let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
         let watch = Watch {
             root,
             dir,
@@ -118,7 +115,6 @@ impl<'a> Watch<'a> {
             before,
             evidence: Evidence { monitored: true, fault, ..Evidence::default() },
             memory_split: None,
-            processors: processors.min(limits.processes).max(1),
         };
         Ok((watch, pidfd))
     }
@@ -182,22 +178,22 @@ impl<'a> Watch<'a> {
         let now = Instant::now();
         let wall = Duration::from_millis(self.limits.wall_time_ms + self.limits.extra_time_ms);
         let mut wall_bound = Some(now + wall.saturating_sub(since));
-        let mut cpu_check = self.meter.cpu_us().map(|_| now + self.earliest(0));
+        let cpu_pace = CpuPace::new(self.limits);
+        let mut cpu_check = self.meter.cpu_us().map(|_| now + cpu_pace.earliest(0));
         let mut pids_check = self.meter.pids_limit_hits().map(|_| now + PIDS_CHECK);
-        let mut pids_window = (now, self.pids_limit_hits());
-        let mut memory_check = (now + MEMORY_SOON, MEMORY_SOON);
+        let mut pids_window = PidsWindow::new();
+        let mut memory_pace = MemoryPace::new();
         let mut dying = None;
         loop {
-            let checks = [wall_bound, cpu_check, pids_check, Some(memory_check.0), dying];
-            let next = checks.into_iter().flatten().min().unwrap_or(memory_check.0);
+            let next =
+                [wall_bound, cpu_check, pids_check, dying].into_iter().flatten().fold(memory_pace.at(), Instant::min);
             if ended(pidfd, next)? {
                 return Ok(());
             }
             let now = Instant::now();
-            if memory_check.0 <= now {
+            if memory_pace.at() <= now {
                 self.memory_split = self.meter.memory_split(since_us(exec_ns)).or(self.memory_split.take());
-                let pause = (memory_check.1 * 2).min(MEMORY_RARELY);
-                memory_check = (now + pause, pause);
+                memory_pace = memory_pace.next(now);
             }
             let mut kill = None;
             if wall_bound.is_some_and(|bound| bound <= now) {
@@ -205,18 +201,14 @@ impl<'a> Watch<'a> {
             }
             if cpu_check.is_some_and(|check| check <= now) {
                 let used = self.meter.cpu_us().unwrap_or(0).saturating_sub(self.standing.setup_cpu_us);
-                cpu_check = Some(now + self.earliest(used));
-                if used >= (self.limits.cpu_time_ms + self.limits.extra_time_ms) * 1000 {
+                cpu_check = Some(now + cpu_pace.earliest(used));
+                if cpu_pace.is_over(used) {
                     kill = Some(KillCause::CpuTime);
                 }
             }
             if pids_check.is_some_and(|check| check <= now) {
                 pids_check = Some(now + PIDS_CHECK);
-                let hits = self.pids_limit_hits();
-                if now.duration_since(pids_window.0) > PIDS_WINDOW {
-                    pids_window = (now, hits);
-                }
-                if hits - pids_window.1 >= PIDS_HITS {
+                if pids_window.is_abuse(self.pids_limit_hits()) {
                     kill = Some(KillCause::PidsRate);
                 }
             }
@@ -230,12 +222,6 @@ impl<'a> Watch<'a> {
                 return Err(Error::Other(format!("`{}` does not end of SIGKILL", self.record.id)));
             }
         }
-    }
-
-    fn earliest(&self, used_us: u64) -> Duration {
-        let limit = (self.limits.cpu_time_ms + self.limits.extra_time_ms) * 1000;
-        let earliest = Duration::from_micros(limit.saturating_sub(used_us) / self.processors);
-        earliest.clamp(Duration::from_millis(2), Duration::from_secs(2))
     }
 
     fn pids_limit_hits(&self) -> u64 {
@@ -257,17 +243,18 @@ impl<'a> Watch<'a> {
     fn how_it_ended(&self, pidfd: &OwnedFd) -> Result<Option<i32>> {
         let until = Instant::now() + REAPING;
         loop {
-            match process::pidfd_exit_status(pidfd.as_fd()) {
+            // Linux before 6.15 does not know, or has forgotten.
+            let untold = match process::pidfd_exit_status(pidfd.as_fd()) {
                 Ok(Some(status)) => return Ok(Some(status)),
-                // Linux before 6.15 does not know, or has forgotten.
-                Ok(None) | Err(Errno::ENOTTY | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ESRCH) => {}
+                Ok(None) => false,
+                Err(Errno::ENOTTY | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ESRCH) => true,
                 Err(errno) => return Err(errno).at("ask for", "the end of the container"),
-            }
+            };
             if let Some(status) = identity::status_of_zombie(self.init, pidfd.as_fd())? {
                 return Ok(Some(status));
             }
             let reaped = process::pidfd_send_signal(pidfd.as_fd(), 0) == Err(Errno::ESRCH);
-            if Instant::now() >= until || (reaped && process::pidfd_exit_status(pidfd.as_fd()).is_err()) {
+            if Instant::now() >= until || (reaped && untold) {
                 return Ok(None);
             }
             std::thread::sleep(LOOK_AGAIN);
@@ -324,16 +311,7 @@ pub(super) fn lost(record: &Record, limits: &Limits, standing: &Standing) -> Res
 pub(super) fn with_proof(verdict: Value, proof: &Proof) -> Result<Value> {
     let broken = |error: serde_json::Error| Error::Other(format!("a stored verdict cannot be read: {error}"));
     let stored: Stored = serde_json::from_value(verdict).map_err(broken)?;
-    let cleanup = Some(Cleanup {
-        proved: proof.clean,
-        left: proof.left.clone(),
-        checked: vec![
-            format!("processes: by {}", proof.processes_by),
-            format!("cgroups: {}", proof.cgroups_gone),
-            "mounts".to_owned(),
-            "state".to_owned(),
-        ],
-    });
+    let cleanup = Some(Cleanup::from(proof));
     value(judge(stored.id, stored.limits, stored.controls, Evidence { cleanup, ..stored.evidence }))
 }
 

@@ -12,7 +12,7 @@ use super::{Input, Run};
 use crate::cgroup::{self, Controller};
 use crate::container::create::{Created, begin};
 use crate::container::delete::release;
-use crate::container::namespaces::Namespaces;
+use crate::container::namespaces::{Namespaces, host_id};
 use crate::container::options::{JudgeOptions, Options};
 use crate::container::state::Root;
 use crate::error::{At, Error, Result};
@@ -118,16 +118,7 @@ impl<'a> Ending<'a> {
         let stepped = match container {
             Some(Container::Made(Created { directory, record, pidfd, .. })) => {
                 let proof = release(root, directory, &record, Some(pidfd)).proof;
-                let cleanup = Cleanup {
-                    proved: proof.clean,
-                    checked: vec![
-                        format!("processes, by the {}", proof.processes_by),
-                        format!("{} cgroups", proof.cgroups_gone),
-                        "mounts".to_owned(),
-                        "state directory".to_owned(),
-                    ],
-                    left: proof.left,
-                };
+                let cleanup = Cleanup::from(&proof);
                 Stepped::from(outcome, self.chosen && cleanup.proved).map(|mut stepped| {
                     stepped.evidence.cleanup = Some(cleanup);
                     stepped.evidence.control_degraded.clone_from(&self.degraded);
@@ -361,10 +352,7 @@ fn host_uid(spec: &Spec) -> Option<u32> {
     if !namespaces.any(|namespace| namespace.typ() == LinuxNamespaceType::User) {
         return Some(uid);
     }
-    linux.uid_mappings().iter().flatten().find_map(|mapping| {
-        let within = uid.checked_sub(mapping.container_id()).filter(|within| *within < mapping.size())?;
-        mapping.host_id().checked_add(within)
-    })
+    host_id(linux.uid_mappings().as_deref().unwrap_or_default(), uid)
 }
 
 /// `args[0]` and the PATH of a configuration.

@@ -8,10 +8,8 @@ use nix::sys::epoll::EpollFlags;
 use super::super::capture::{Capture, Stdin};
 use super::super::evidence::{Fault, FaultKind, ForbiddenCall, Kill, KillCause};
 use super::super::noise::Counters;
-use super::watch::{
-    Container, DRAINING, DYING, MEMORY_RARELY, MEMORY_SOON, PIDS_CHECK, PIDS_HITS, PIDS_WINDOW, Phase, SETUP, Source,
-    Watch,
-};
+use super::pace::{MemoryPace, PIDS_CHECK};
+use super::watch::{Container, DRAINING, DYING, Phase, SETUP, Source, Watch};
 use crate::error::{Error, Result};
 use crate::init::report::{Exec, Received, Report};
 use crate::seccomp::judge as seccomp;
@@ -127,9 +125,9 @@ impl Watch<'_> {
                 self.wall_bound = Some(Instant::now() + wall.saturating_sub(since));
                 self.bound = Instant::now() + wall + DYING;
                 self.noise = Some(Counters::read(&self.meter));
-                self.cpu_check = self.meter.cpu_us().map(|_| Instant::now() + self.earliest(0));
+                self.cpu_check = self.meter.cpu_us().map(|_| Instant::now() + self.cpu_pace.earliest(0));
                 self.pids_check = self.meter.pids_events().map(|_| Instant::now() + PIDS_CHECK);
-                self.memory_check = Some((Instant::now() + MEMORY_SOON, MEMORY_SOON));
+                self.memory_check = Some(MemoryPace::new());
             }
             Report::ExecFailed(errno, words) => {
                 self.fault(FaultKind::Exec, words.clone());
@@ -170,11 +168,8 @@ impl Watch<'_> {
 
     fn on_pids(&mut self) {
         let hits = self.meter.pids_limit_hits().unwrap_or(0);
-        let (since, before) = self.pids_window;
-        if hits.saturating_sub(before) >= PIDS_HITS {
+        if self.pids_window.is_abuse(hits) {
             self.kill(KillCause::PidsRate);
-        } else if since.elapsed() > PIDS_WINDOW {
-            self.pids_window = (Instant::now(), hits);
         }
     }
 
@@ -191,10 +186,9 @@ impl Watch<'_> {
             self.pids_check = Some(now + PIDS_CHECK);
             self.on_pids();
         }
-        if let Some((_, before)) = self.memory_check.filter(|(at, _)| *at <= now) {
+        if let Some(pace) = self.memory_check.filter(|pace| pace.at() <= now) {
             self.sample_memory();
-            let pause = (before * 2).min(MEMORY_RARELY);
-            self.memory_check = Some((now + pause, pause));
+            self.memory_check = Some(pace.next(now));
         }
         if self.bound > now {
             return;
@@ -228,11 +222,10 @@ impl Watch<'_> {
         }
         let Some(used) = self.meter.cpu_us() else { return };
         let used = used.saturating_sub(self.setup_cpu_us());
-        let limit = (self.limits.cpu_time_ms + self.limits.extra_time_ms) * 1000;
-        if used >= limit {
+        if self.cpu_pace.is_over(used) {
             return self.kill(KillCause::CpuTime);
         }
-        self.cpu_check = Some(Instant::now() + self.earliest(used));
+        self.cpu_check = Some(Instant::now() + self.cpu_pace.earliest(used));
     }
 
     /// A level, not a sum: the last sample stays.
@@ -240,13 +233,6 @@ impl Watch<'_> {
         if self.phase == Phase::Running {
             self.memory_split = self.meter.memory_split(self.since_exec_us().unwrap_or(0)).or(self.memory_split.take());
         }
-    }
-
-    /// How long what is left of the CPU time lasts at least.
-    fn earliest(&self, used_us: u64) -> Duration {
-        let limit = (self.limits.cpu_time_ms + self.limits.extra_time_ms) * 1000;
-        let earliest = Duration::from_micros(limit.saturating_sub(used_us) / self.processors);
-        earliest.clamp(Duration::from_millis(2), Duration::from_secs(2))
     }
 
     /// Kills the payload and all it has started. The first cause stays.

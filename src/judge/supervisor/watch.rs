@@ -10,6 +10,7 @@ use super::super::evidence::{Evidence, Files, MemorySplit, Payload, Streams, Wai
 use super::super::limits::Limits;
 use super::super::meter::Meter;
 use super::super::noise::Counters;
+use super::pace::{CpuPace, MemoryPace, PidsWindow};
 use crate::container::create::Created;
 use crate::container::pending::Pending;
 use crate::error::Error;
@@ -22,15 +23,6 @@ pub(super) const SETUP: Duration = Duration::from_secs(10);
 pub(super) const DYING: Duration = Duration::from_secs(5);
 /// How long what is left of the sandbox may take to go, and its streams to end.
 pub(super) const DRAINING: Duration = Duration::from_secs(5);
-/// This many refused forks within [`PIDS_WINDOW`] are abuse.
-pub(in crate::judge) const PIDS_HITS: u64 = 2000;
-pub(in crate::judge) const PIDS_WINDOW: Duration = Duration::from_secs(5);
-/// cgroup v1 has no event for a refused fork (v2 has), so the count is looked at this often.
-pub(in crate::judge) const PIDS_CHECK: Duration = Duration::from_millis(100);
-/// What the memory is made of is sampled this long after the exec, and then each time after twice as long, up to
-/// [`MEMORY_RARELY`]: a short program has its sample, and a long one pays next to nothing.
-pub(in crate::judge) const MEMORY_SOON: Duration = Duration::from_millis(10);
-pub(in crate::judge) const MEMORY_RARELY: Duration = Duration::from_secs(1);
 
 /// What is supervised: a sandbox whose init sets itself up, and everything that is looked at meanwhile.
 #[derive(Debug)]
@@ -135,10 +127,10 @@ pub struct Watch<'a> {
     pub(super) wall_bound: Option<Instant>,
     pub(super) cpu_check: Option<Instant>,
     pub(super) pids_check: Option<Instant>,
-    /// When the memory is sampled next, and how long after that again.
-    pub(super) memory_check: Option<(Instant, Duration)>,
-    pub(super) pids_window: (Instant, u64),
-    pub(super) processors: u64,
+    /// When the memory is sampled next.
+    pub(super) memory_check: Option<MemoryPace>,
+    pub(super) pids_window: PidsWindow,
+    pub(super) cpu_pace: CpuPace,
     /// How disturbed it was at the exec.
     pub(super) noise: Option<Counters>,
     pub(super) memory_split: Option<MemorySplit>,
@@ -152,9 +144,8 @@ impl<'a> Watch<'a> {
     /// Begins.
     pub fn new(job: Job<'a>) -> Self {
         let now = Instant::now();
-        let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
         Watch {
-            processors: processors.min(job.limits.processes).max(1),
+            cpu_pace: CpuPace::new(&job.limits),
             begun: job.begun,
             container: Some(Container::Making(job.container)),
             channel_open: true,
@@ -175,7 +166,7 @@ impl<'a> Watch<'a> {
             cpu_check: None,
             pids_check: None,
             memory_check: None,
-            pids_window: (now, 0),
+            pids_window: PidsWindow::new(),
             noise: None,
             memory_split: None,
             evidence: Evidence::default(),
@@ -193,7 +184,7 @@ impl<'a> Watch<'a> {
 
     /// When something is to be done even if nothing happens.
     pub(super) fn deadline(&self) -> Instant {
-        let memory_check = self.memory_check.map(|(at, _)| at);
+        let memory_check = self.memory_check.map(MemoryPace::at);
         [self.wall_bound, self.cpu_check, self.pids_check, memory_check]
             .into_iter()
             .flatten()
