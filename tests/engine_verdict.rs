@@ -325,3 +325,32 @@ fn a_quota_that_holds_it_back_is_in_the_evidence() {
     assert!(noise["throttled_us"].as_u64().unwrap() > 100_000, "{noise:#}");
     c.delete().ok();
 }
+
+#[test]
+fn an_annotation_comes_by_the_command_line_where_an_engine_passes_none() {
+    rustbox_only!();
+    let test = Test::new();
+    let c = test.bundle(sh("sleep 60").patch(json!({"annotations": {"org.rustbox.limit.wall-time": "50", "a": "b"}})));
+    let bundle = c.bundle.to_str().unwrap();
+    test.runtime(&[
+        "--annotation",
+        "org.rustbox.limit.wall-time=0.3",
+        "--annotation=x=y=z",
+        "run",
+        "-d",
+        "-b",
+        bundle,
+        &c.id,
+    ])
+    .ok();
+    let told = judged(&c);
+    assert_eq!((&told["status"], &told["limits"]["wall_time_ms"]), (&json!("TLE"), &json!(300)), "{told:#}");
+    let annotations = &c.state()["annotations"];
+    assert_eq!((&annotations["a"], &annotations["x"]), (&json!("b"), &json!("y=z")));
+    c.delete().ok();
+    test.runtime(&["--annotation", "nothing", "run", "-b", bundle, &c.id]).usage().says(&["`nothing`"]);
+    test.runtime(&["--annotation", "org.rustbox.limit.time=soon", "run", "-b", bundle, &c.id])
+        .denied()
+        .says(&["`soon`"]);
+    test.assert_nothing_left();
+}

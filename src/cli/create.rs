@@ -59,9 +59,14 @@ impl BundleArgs {
     /// # Errors
     /// What is wrong with it; a fault in the configuration names the file besides the JSON path. A console socket for
     /// a process without a terminal is a usage error, as with runc.
-    pub fn load(&self) -> Result<spec::Bundle> {
+    pub fn load(&self, global: &Global) -> Result<spec::Bundle> {
         let load = || {
             let mut bundle = spec::load_from(&self.bundle, &self.config)?;
+            if !global.annotation.is_empty() {
+                let mut annotations = bundle.spec.annotations().clone().unwrap_or_default();
+                annotations.extend(global.annotation.iter().cloned());
+                bundle.spec.set_annotations(Some(annotations));
+            }
             monitor::enforce(&mut bundle.spec)?;
             Ok(bundle)
         };
@@ -111,7 +116,7 @@ pub fn connect_to(path: &Path) -> Result<OwnedFd> {
 pub fn main(global: &Global, args: Args) -> Result<()> {
     spec::validate_id(&args.id)?;
     global.standing().admit()?;
-    let mut bundle = args.bundle.load()?;
+    let mut bundle = args.bundle.load(global)?;
     super::exe::protect(&bundle.spec)?;
     let notify = notify_socket::offer(&mut bundle.spec);
     let log = global.log();

@@ -68,6 +68,9 @@ pub struct Global {
     /// The criu program, for checkpoint and restore
     #[arg(long, global = true, value_name = "PROGRAM", default_value = "criu")]
     pub criu: std::ffi::OsString,
+    /// Of `create` and `run`: an annotation of the configuration, in place of its own of that name; for engines that pass none on
+    #[arg(long, global = true, value_name = "NAME=VALUE", value_parser = annotation)]
+    pub annotation: Vec<(String, String)>,
     /// Of a judged `run`: say what this host can do for it, and run nothing
     #[arg(long, global = true)]
     pub dry_run: bool,
@@ -153,6 +156,11 @@ impl Global {
     pub fn log(&self) -> Log<'_> {
         Log { file: self.log.as_deref(), format: self.log_format, debug: self.debug }
     }
+}
+
+fn annotation(text: &str) -> std::result::Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| format!("`{text}` is not NAME=VALUE"))
 }
 
 /// The home that /etc/passwd names: podman gives some commands no HOME, and others one.

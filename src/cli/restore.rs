@@ -64,7 +64,7 @@ fn run(global: &Global, args: &Args) -> Result<u8> {
         console_socket: args.console_socket.clone(),
         ..BundleArgs::default()
     };
-    let bundle = bundle.load()?;
+    let bundle = bundle.load(global)?;
     let mut asked = Restore {
         images: args.images.images(global)?,
         pid_file: args.pid_file.clone(),

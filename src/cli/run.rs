@@ -77,7 +77,7 @@ fn container(global: &Global, args: &Args) -> Result<u8> {
     let id = args.id.as_deref().ok_or_else(|| Error::Usage("run needs the ID of the container".to_owned()))?;
     spec::validate_id(id)?;
     global.standing().admit()?;
-    let mut bundle = args.bundle.load()?;
+    let mut bundle = args.bundle.load(global)?;
     super::exe::protect(&bundle.spec)?;
     if !args.detach && args.bundle.console_socket.is_none() && wants_terminal(&bundle) {
         let mut process = bundle.spec.process().clone().unwrap_or_default();
