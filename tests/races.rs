@@ -166,3 +166,23 @@ fn a_record_that_lacks_files_can_be_looked_at_and_deleted() {
         }
     }
 }
+
+#[test]
+fn containers_that_start_at_once_on_one_root_share_the_mount_points_that_they_make() {
+    rustbox_only!();
+    let t = Test::new();
+    // Each has its mount points missing once.
+    for _ in 0..12 {
+        let spec = (0..20).fold(sh("true"), |spec, n| spec.tmpfs(&format!("/made/{n}"), &[])).writable();
+        // A cgroup of its own for each.
+        let c = t.bundle(spec.patch(json!({"linux": {"cgroupsPath": ""}})));
+        let start = |n: i32| {
+            let mut command = Command::new(binary());
+            command.arg("--root").arg(&t.root).args(["run", "--bundle"]).arg(&c.bundle).arg(format!("{}-{n}", c.id));
+            t.spawn(command, Stdio::null())
+        };
+        let running: Vec<_> = (0..6).map(start).collect();
+        running.into_iter().for_each(|running| drop(running.wait().ok()));
+    }
+    t.assert_nothing_left();
+}

@@ -136,6 +136,8 @@ impl Tree {
                 // A link whose target is missing: the target is created, inside the root.
                 let target = match readlinkat(dir.as_fd(), &c_name) {
                     Ok(target) => String::from_utf8(target).map_err(|_| Errno::EILSEQ)?,
+                    // No link: another container that starts on the same root has made it since the look.
+                    Err(Errno::EINVAL) => return self.walk(path, kind, links + 1),
                     Err(_) => return Err(Errno::ENOENT),
                 };
                 let next = match target.strip_prefix('/') {
