@@ -114,10 +114,15 @@ fn the_program_is_pid_1_and_leads_its_own_session() {
 
 #[test]
 fn signals_are_neither_blocked_nor_ignored() {
-    assert_eq!(status_line(spec(), "SigBlk"), "0000000000000000");
-    // Bit 12, SIGPIPE: a Rust program ignores it and must not pass that on.
-    let ignored = u64::from_str_radix(&status_line(spec(), "SigIgn"), 16).unwrap();
-    assert_eq!(ignored & 0x7fff_ffff, 0, "ignored signals are inherited by the program: {ignored:x}");
+    let t = Test::new();
+    let c = t.bundle(spec().args(&["grep", "-E", "^Sig(Blk|Ign):", "/proc/self/status"]));
+    // What the caller ignores: a background job of a shell SIGINT, a Python program SIGXFSZ.
+    let run = t.shell(
+        "trap '' INT QUIT XFSZ USR1 RTMIN; exec \"$@\"",
+        &["run", "--bundle", c.bundle.to_str().unwrap(), &c.id],
+    );
+    assert_eq!(run.ok().line(), "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000");
+    t.assert_nothing_left();
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -127,15 +127,20 @@ pub fn mode_of(path: &CStr) -> Result<u32> {
     Ok(unsafe { stat.assume_init() }.st_mode)
 }
 
-/// Gives SIGPIPE its default action back (the Rust runtime ignores it, and exec hands that on) and unblocks
-/// every signal.
+/// Gives every signal its default action and unblocks it: what the caller ignores (a shell's background job SIGINT, a Python
+/// program SIGXFSZ, the Rust runtime SIGPIPE) would stay ignored over the exec (`signal(7)`), and a limit without effect.
 ///
 /// # Errors
 /// None that a valid call can meet.
 pub fn reset_signals() -> Result<()> {
-    // SAFETY: SIG_DFL installs no handler.
-    if unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) } == libc::SIG_ERR {
-        return Err(Errno::last());
+    // What the kernel takes, which glibc's own structure is not: handler, flags, restorer, mask.
+    let default = [0_usize; 4];
+    for signal in (1..=LAST_SIGNAL).filter(|it| ![libc::SIGKILL, libc::SIGSTOP].contains(it)) {
+        // The call itself and not the library's, which hides the two signals that it uses.
+        // SAFETY: SIG_DFL (0) installs no handler; the kernel reads one sigaction and a mask of eight bytes.
+        check(unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<usize>(), size_of::<u64>())
+        })?;
     }
     let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initialises the set before it is read; the old mask is not asked for.
@@ -148,6 +153,9 @@ pub fn reset_signals() -> Result<()> {
     )
     .map(drop)
 }
+
+/// `_NSIG` of the kernel.
+const LAST_SIGNAL: i32 = 64;
 
 /// The permission mask of a key, from its description `type;uid;gid;perm;name`.
 ///

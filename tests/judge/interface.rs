@@ -112,6 +112,17 @@ fn input_is_a_sealed_copy_or_passed_on() {
 }
 
 #[test]
+fn a_signal_that_the_caller_ignores_still_ends_the_program() {
+    rustbox_only!();
+    let test = Test::new();
+    // As a grader in Python does that executes the judge, or a shell with `nohup`.
+    let argv = ["run", "--json", "--file-size", "1M", "--code", "exec cat /dev/zero > f"];
+    let verdict = test.shell("trap '' XFSZ HUP INT; exec \"$@\"", &argv).code(1).json();
+    assert_eq!((&verdict["status"], &verdict["signal"]), (&"FSE".into(), &libc::SIGXFSZ.into()), "{verdict}");
+    assert_clean(&test);
+}
+
+#[test]
 fn output_goes_to_files_and_loses_nothing() {
     rustbox_only!();
     let test = Test::new();
