@@ -131,10 +131,9 @@ conformance-peers-docs: peers build ## the same, and write docs/conformance-peer
 	$(CONFORMANCE_PEERS) --docs docs/conformance-peers.md
 
 .PHONY: test-vm
-test-vm: deps-test ## judge the table of verdicts on cgroup v2, in an emulated machine with an older kernel (10 minutes)
+test-vm: deps-test ## run suites in emulated machines: cgroup v2, v2 with systemd, v1 with systemd, an older kernel (minutes)
 	@integration/ci/need qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap mkfs.ext4:e2fsprogs
-	$(PYTHON) integration/vm/run debian --suites judge --filter verdicts
-	$(PYTHON) integration/vm/run v2 --suites cgroup
+	$(PYTHON) integration/vm/run all
 
 .PHONY: bench
 bench: deps-bench build ## measure against crun, runc and bwrap; writes docs/benchmarks.md and .svg
