@@ -20,7 +20,7 @@ use oci_spec::runtime::Hook;
 use crate::error::{At, Context, Error, Result};
 use crate::sys::clone::{Child, CloneArgs, clone3};
 use crate::sys::process::{Ended, StringVector};
-use crate::sys::{attributes, path, process};
+use crate::sys::{attributes, path, process, wait};
 
 /// How much of a hook's output is kept, per stream, in bytes. The rest is read and dropped.
 const OUTPUT_LIMIT: usize = 16 << 10;
@@ -180,8 +180,14 @@ fn spawn(
 
     let child = clone3(CloneArgs::default(), || {
         let begin = || -> std::result::Result<Errno, Errno> {
-            // Also end when the runtime does: the gate's other end, of which this is a copy, must go first.
-            nix::unistd::close(std::os::fd::AsRawFd::as_raw_fd(&gate_write))?;
+            // Also end when the runtime does: the gate's other end, of which this is a copy, must go first. A hook of the host
+            // has no use for anything else either, and least for the container's lock, which recovery would wait for.
+            match prepare {
+                Some(_) => nix::unistd::close(std::os::fd::AsRawFd::as_raw_fd(&gate_write))?,
+                None => {
+                    wait::close_all_but(&[&gate_read, &stdin, &out_write, &err_write, &fail_write].map(AsFd::as_fd))?
+                }
+            }
             if path::read_all(gate_read.as_fd(), 8)?.is_empty() {
                 return Err(Errno::ECANCELED);
             }

@@ -300,12 +300,13 @@ fn what_does_not_compile_is_ce_for_all_tests_and_not_kept() {
 }
 
 /// Thinks of a number, answers guesses; its input file holds the number.
-const INTERACTOR: &str = "import signal, sys
+const INTERACTOR: &str = "import signal, sys, time
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 number = int(open(sys.argv[1]).read())
 for turn in range(20):
     line = sys.stdin.readline()
     if not line:
+        time.sleep(0.3)
         print('unexpected end', file=sys.stderr); sys.exit(2)
     guess = int(line)
     if guess == number:
@@ -315,6 +316,13 @@ for turn in range(20):
     print('<' if number < guess else '>', flush=True)
 print('too many guesses', file=sys.stderr)
 sys.exit(1)
+";
+
+/// What a program that fails does first. Like the interactor it takes its time when the other has ended: a process has closed its
+/// pipes a moment before its end is known, and on a busy machine that is long enough for the other to end, too.
+const LINGER: &str = "import sys, time
+complain = sys.excepthook
+sys.excepthook = lambda *failure: (time.sleep(0.3), complain(*failure))
 ";
 
 const GUESSER: &str = "low, high = 1, 1000
@@ -339,7 +347,8 @@ fn a_program_and_an_interactor_talk_and_the_first_to_break_it_off_is_to_blame() 
     let judged = |code: &str, interactor: &str| {
         // On a busy machine a program that spins must have time to use up its own.
         let wall = if code.contains("while True: pass") { "15" } else { "3" };
-        let program = ["--json", "--language", "python", "--code", code, "--time", "0.5", "--wall-time", wall];
+        let code = format!("{LINGER}{code}");
+        let program = ["--json", "--language", "python", "--code", &code, "--time", "0.5", "--wall-time", wall];
         let args = [&program[..], &["--tests", &tests, "--interactor", interactor]].concat();
         let mut result = run(&test, &args).json();
         in_schema(&result);
