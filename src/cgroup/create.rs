@@ -9,6 +9,7 @@ use super::file::Dir;
 use super::layout::{Controller, Version};
 use super::limits::{self, Occasion};
 use super::plan::{Directory, PAYLOAD, Plan};
+use super::systemd;
 use crate::error::{At, Error, Result};
 use crate::sys::mount_at::chown_at;
 use crate::sys::{Errno, path};
@@ -68,6 +69,7 @@ pub struct Begun {
     plan: Plan,
     into: Option<OwnedFd>,
     made: Made,
+    first: Option<libc::pid_t>,
 }
 
 impl Plan {
@@ -79,6 +81,10 @@ impl Plan {
     /// # Errors
     /// [`Error::Refused`] for one that is frozen; else as `read(2)`.
     pub fn survey(&mut self) -> Result<()> {
+        if self.unit.is_some() {
+            // systemd makes no unit that is there already.
+            return Ok(());
+        }
         self.directories.iter_mut().filter(|directory| directory.path.exists()).try_for_each(found)
     }
 
@@ -89,8 +95,11 @@ impl Plan {
     pub fn begin(&self, resources: Option<&LinuxResources>) -> Result<Begun> {
         let mut made = Made::default();
         let mut plan = self.clone();
+        if plan.unit.is_some() {
+            return Ok(Begun { plan, into: None, made, first: None });
+        }
         for directory in plan.directories.iter_mut().filter(|it| it.version == Version::V2) {
-            make(directory, &mut made)?;
+            make(directory, &mut made, false)?;
         }
         if plan.has_leaves() {
             for directory in &plan.directories {
@@ -102,7 +111,7 @@ impl Plan {
         // Before anybody is inside: a controller that comes later moves those who are, and waits for RCU as it does so.
         limits::enable(&plan, resources)?;
         let into = plan.open_birthplace(INIT)?;
-        Ok(Begun { plan, into, made })
+        Ok(Begun { plan, into, made, first: None })
     }
 
     /// Makes the directories and applies the limits.
@@ -134,14 +143,26 @@ impl Begun {
         self.into.as_ref().map(AsFd::as_fd)
     }
 
-    /// Makes the v1 directories and applies all limits.
+    /// The same around a process, which a scope of systemd needs to begin with.
+    pub fn around(self, first: libc::pid_t) -> Self {
+        Begun { first: Some(first), ..self }
+    }
+
+    /// Makes the v1 directories, or has systemd make the scope, and applies all limits.
     ///
     /// # Errors
     /// As [`Plan::create`].
     pub fn finish(self, resources: Option<&LinuxResources>) -> Result<Cgroup> {
-        let Begun { mut plan, mut made, .. } = self;
-        for directory in plan.directories.iter_mut().filter(|it| it.version == Version::V1) {
-            make(directory, &mut made)?;
+        let Begun { mut plan, mut made, first, .. } = self;
+        if let Some(unit) = &plan.unit {
+            let first =
+                first.ok_or_else(|| Error::Refused("a scope of systemd needs a process of its own".to_owned()))?;
+            systemd::start(unit, &plan, first, resources)?;
+            limits::enable(&plan, resources)?;
+        }
+        let by_systemd = plan.unit.is_some();
+        for directory in plan.directories.iter_mut().filter(|it| it.version == Version::V1 || by_systemd) {
+            make(directory, &mut made, by_systemd)?;
         }
         match resources {
             Some(resources) => limits::apply(&plan, resources, Occasion::Create)?,
@@ -159,7 +180,7 @@ pub(super) const PAYLOAD_LEAF: &str = "payload";
 
 /// Makes one directory of the plan, and its parents where they are missing. Those stay, as with every runtime: another
 /// container may be about to be put there.
-fn make(directory: &mut Directory, made: &mut Made) -> Result<()> {
+fn make(directory: &mut Directory, made: &mut Made, by_systemd: bool) -> Result<()> {
     let fresh = match make_dir(&directory.path, made) {
         Err(error) if error.errno() == Some(Errno::ENOENT) => {
             let mut missing: Vec<&Path> =
@@ -175,6 +196,8 @@ fn make(directory: &mut Directory, made: &mut Made) -> Result<()> {
         other => other?,
     };
     match (fresh, directory.existed) {
+        // The scope has been made around the container's own process.
+        _ if by_systemd => {}
         (true, _) => (directory.existed, directory.shared) = (false, false),
         (false, true) => {}
         (false, false) => found(directory)?,

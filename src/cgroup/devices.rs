@@ -40,6 +40,12 @@ impl Rule {
         Rule { allow: true, kind: Some(kind), major, minor, access }
     }
 
+    /// The kinds of access, as `rwm`.
+    pub(super) fn letters(&self) -> String {
+        let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+        letters.into_iter().filter(|(bit, _)| self.access & bit != 0).map(|(_, letter)| letter).collect()
+    }
+
     fn is_everything(&self) -> bool {
         self.kind.is_none() && self.major.is_none() && self.minor.is_none() && self.access == ALL
     }
@@ -74,13 +80,7 @@ impl fmt::Display for Rule {
             Some(Kind::Char) => 'c',
             None => 'a',
         };
-        write!(f, "{kind} {}:{} ", number(self.major), number(self.minor))?;
-        for (bit, letter) in [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')] {
-            if self.access & bit != 0 {
-                write!(f, "{letter}")?;
-            }
-        }
-        Ok(())
+        write!(f, "{kind} {}:{} {}", number(self.major), number(self.minor), self.letters())
     }
 }
 

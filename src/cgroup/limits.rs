@@ -8,6 +8,7 @@ use super::devices;
 use super::file::{Dir, Journal};
 use super::layout::{Controller, Version};
 use super::plan::{Directory, Plan};
+use super::systemd;
 use crate::error::{At, Error, Result};
 use crate::sys::{Errno, process};
 
@@ -53,7 +54,13 @@ impl Cgroup {
     /// could not be put back is named.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
         let journal = Journal::default();
-        apply(&self.plan, resources, Occasion::Update(&journal)).map_err(|error| {
+        let applied = apply(&self.plan, resources, Occasion::Update(&journal)).and_then(|()| match &self.plan.unit {
+            // systemd writes the files as it understands its properties, in whole percents of a CPU: the last word is ours.
+            Some(unit) => systemd::update(unit, &self.plan, resources)
+                .and_then(|()| apply(&self.plan, resources, Occasion::Update(&journal))),
+            None => Ok(()),
+        });
+        applied.map_err(|error| {
             let changed = journal.undo();
             if changed.is_empty() {
                 return error;
@@ -198,11 +205,15 @@ pub(super) fn apply_devices(plan: &Plan, devices: &[oci_spec::runtime::LinuxDevi
     };
     let rules = devices::rules(devices)?;
     match backend(directory.version).devices(&Dir::new(&directory.path), &rules) {
-        // The kernel lets only the initial user namespace rule devices; in any other no device node can be made and
-        // no file system with devices mounted, so there is nothing to lose.
-        Err(error) if error.errno() == Some(Errno::EPERM) && process::in_user_namespace() => Ok(()),
+        // The kernel lets only root of the initial user namespace rule devices. Anybody else's container has a user namespace
+        // of its own, in which no device node can be made and no file system with devices mounted: nothing is lost.
+        Err(error) if error.errno() == Some(Errno::EPERM) && !host_root() => Ok(()),
         other => other,
     }
+}
+
+fn host_root() -> bool {
+    nix::unistd::geteuid().is_root() && !process::in_user_namespace()
 }
 
 /// `unified`: v2 files by name.

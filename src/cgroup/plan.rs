@@ -1,5 +1,6 @@
 //! Which directories a container's cgroup consists of: decided, printable and stored before any is made.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,8 @@ pub struct Request<'a> {
     /// The caller lacks privilege on the host. Where no path is asked for, the hierarchies that it may not write to are
     /// then left out, as runc leaves them: only a limit that needs one of them is refused.
     pub unprivileged: bool,
+    /// The container's annotations, of which `org.systemd.property.*` are for the systemd driver.
+    pub annotations: Option<&'a HashMap<String, String>>,
 }
 
 /// One directory of the container, in one hierarchy.
@@ -66,6 +69,9 @@ pub struct Plan {
     /// Where the container stays in the caller's cgroup ([`Request::unprivileged`]), with that cgroup's directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub callers: Vec<Directory>,
+    /// The scope of systemd whose cgroup the directories are, with the systemd driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<systemd::Unit>,
     /// No process of the container has ever entered: see [`Plan::unentered`].
     #[serde(skip)]
     pub(super) unentered: bool,
@@ -85,11 +91,11 @@ pub(super) const PAYLOAD: [Controller; 4] =
 /// [`Error::Config`] for a path that climbs or a name the kernel would not take; [`Error::Refused`] where the
 /// host has no cgroups, or for the systemd driver where systemd is not to be had.
 pub fn plan(request: &Request<'_>, layout: &Layout) -> Result<Plan> {
-    if request.systemd {
-        return Err(systemd::refuse(request));
-    }
     if layout.hierarchies.is_empty() {
         return Err(Error::Refused("this host has no cgroup hierarchy mounted".to_owned()));
+    }
+    if request.systemd {
+        return systemd::plan(request, layout);
     }
     let asked = request.cgroups_path.filter(|path| !path.as_os_str().is_empty());
     let (relative, below) = match asked {
@@ -128,7 +134,7 @@ pub fn plan(request: &Request<'_>, layout: &Layout) -> Result<Plan> {
         });
     }
     let devices = request.controllers.is_none_or(|wanted| wanted.contains(&Controller::Devices));
-    Ok(Plan { directories, payload_leaf: request.payload_leaf, devices, callers, unentered: false })
+    Ok(Plan { directories, payload_leaf: request.payload_leaf, devices, callers, ..Plan::default() })
 }
 
 fn writable(root: &Path) -> bool {

@@ -9,6 +9,7 @@ use super::backend::{Backend, backend};
 use super::create::Cgroup;
 use super::file::Dir;
 use super::layout::{Controller, Version};
+use super::systemd;
 use crate::error::{At, Error, Result};
 use crate::sys::{Errno, process};
 
@@ -197,6 +198,28 @@ impl Cgroup {
                 Ok((backend(Version::V1), Dir::new(&directory.path)))
             }
             _ => Err(Error::Refused("this host has no freezer controller".to_owned())),
+        }
+    }
+
+    /// The same as what it may be taken for at a release: where systemd has no scope of this container, whoever is in a
+    /// cgroup of that name is another's.
+    ///
+    /// # Errors
+    /// Where systemd cannot be asked; then too nobody in it may be killed.
+    pub fn owned(&self) -> (Cgroup, Result<()>) {
+        let ours = self.plan.unit.as_ref().map_or(Ok(true), systemd::is_ours);
+        let plan = if matches!(ours, Ok(true)) { self.plan.clone() } else { self.plan.unentered() };
+        (Cgroup { plan }, ours.map(drop))
+    }
+
+    /// Has systemd take the scope away, where the container has one, and proves it gone.
+    ///
+    /// # Errors
+    /// Where systemd cannot be asked, or the scope is still there after `patience`.
+    pub fn stop_unit(&self, patience: Duration) -> Result<()> {
+        match &self.plan.unit {
+            Some(unit) => systemd::stop(unit, patience),
+            None => Ok(()),
         }
     }
 

@@ -143,7 +143,7 @@ fn or_max(value: i64) -> String {
 
 /// `memory.swap.max` counts swap alone, the OCI field (and v1's memsw) memory and swap together.
 /// -1 is unlimited; `None` leaves the file alone.
-fn swap_max(limit: Option<i64>, swap: Option<i64>) -> Result<Option<i64>> {
+pub(super) fn swap_max(limit: Option<i64>, swap: Option<i64>) -> Result<Option<i64>> {
     check_swap(limit, swap)?;
     match (limit, swap) {
         (Some(limit), Some(swap)) if limit > 0 && swap > 0 => Ok(Some(swap - limit)),
@@ -168,7 +168,7 @@ pub(super) fn cpu_weight(shares: u64) -> u64 {
 }
 
 /// `io.weight` (1–10000) from v1's 10–1000, end to end. bfq's own file keeps v1's range and needs none.
-fn io_weight(weight: u16) -> u64 {
+pub(super) fn io_weight(weight: u16) -> u64 {
     1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9999 / 990
 }
 

@@ -102,16 +102,24 @@ pub fn release(
         }),
         None => None,
     };
-    let cgroup = record.cgroup.open();
+    let (cgroup, known) = record.cgroup.open().owned();
+    if let Err(error) = known {
+        left.push(error.to_string());
+    }
     let init_dead = match &init {
         Some(init) => end(init, &cgroup, deadline, &mut left),
         None => true,
     };
-    if !record.own_pid_namespace || !init_dead || init.is_none() {
+    let unit = record.cgroup.unit.is_some();
+    if !record.own_pid_namespace || !init_dead || init.is_none() || unit {
         // Nothing vouches for processes that init has left behind, but their cgroup.
         if let Err(error) = cgroup.kill() {
             left.push(error.to_string());
         }
+    }
+    // Who is killed by now need not be asked by systemd to end.
+    if let Err(error) = cgroup.stop_unit(deadline.saturating_duration_since(Instant::now())) {
+        left.push(error.to_string());
     }
     let removed = cgroup.remove(deadline.saturating_duration_since(Instant::now()));
     let remaining = cgroup.remaining();

@@ -66,7 +66,7 @@ pub fn create(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> R
 pub fn begin<'r>(root: &'r Root, id: &str, bundle: &Bundle, options: Options<'_>) -> Result<Pending<'r>> {
     spec::validate_id(id)?;
     let spec = &bundle.spec;
-    spec::validate(spec, &spec::Host::probe())?;
+    spec::validate(spec, &spec::Host::probe().with_systemd(options.systemd_cgroup))?;
     let mut plan = Plan::new(root, id, bundle, options)?;
     plan.open()?;
     let directory = root.claim(&plan.record, spec)?;
@@ -140,6 +140,7 @@ impl<'a> Plan<'a> {
                     id,
                     systemd: options.systemd_cgroup,
                     unprivileged: options.rootless || below_user_namespace,
+                    annotations: spec.annotations().as_ref(),
                     ..cgroup::Request::default()
                 },
                 &cgroup::Layout::probe()?,
@@ -316,9 +317,10 @@ impl<'a> Plan<'a> {
         begun: cgroup::Begun,
         conversation: &Conversation<'_>,
         directory: &Directory,
-        spec: &Spec,
+        (spec, pid): (&Spec, libc::pid_t),
     ) -> Result<()> {
-        let cgroup = begun.finish(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()))?;
+        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let cgroup = begun.around(pid).finish(resources)?;
         self.record_cgroup(cgroup.plan(), directory)?;
         let own = cgroup.init_entry()?.tasks;
         let payload = match self.options.judge {
@@ -362,7 +364,7 @@ impl<'a> Plan<'a> {
                 crate::init::time_offsets::write(&self.procfs, Some(pid), offsets)?;
             }
         }
-        self.finish_cgroup(begun, &conversation, directory, spec)?;
+        self.finish_cgroup(begun, &conversation, directory, (spec, pid))?;
         // Init now has more to do than this process.
         sys::entry::let_go();
         if let Some(rdt) = linux.and_then(|linux| linux.intel_rdt().as_ref()) {

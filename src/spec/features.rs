@@ -110,8 +110,8 @@ fn linux() -> LinuxFeature {
             CgroupBuilder::default()
                 .v1(true)
                 .v2(true)
-                .systemd(false)
-                .systemd_user(false)
+                .systemd(true)
+                .systemd_user(true)
                 .rdma(true)
                 .build()
                 .expect(BUILT),

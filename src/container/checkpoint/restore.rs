@@ -108,7 +108,12 @@ impl<'a> Plan<'a> {
     fn new(id: &str, bundle: &'a Bundle, asked: &'a Restore) -> Result<Plan<'a>> {
         let spec = &bundle.spec;
         let cgroups_path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
-        let request = cgroup::Request { cgroups_path, id, systemd: asked.systemd_cgroup, ..cgroup::Request::default() };
+        if asked.systemd_cgroup {
+            return Err(Error::Refused(
+                "restore makes its cgroups before there is a process: use it without `--systemd-cgroup`".to_owned(),
+            ));
+        }
+        let request = cgroup::Request { cgroups_path, id, ..cgroup::Request::default() };
         let mut cgroup = cgroup::plan(&request, &cgroup::Layout::probe()?)?;
         cgroup.survey()?;
         let namespaces = Namespaces::plan(spec);

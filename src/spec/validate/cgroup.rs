@@ -3,6 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
+use crate::cgroup::systemd::{Manager, Unit};
 use crate::error::{Error, Result};
 
 /// Checks the path; for the systemd driver it has the shape `slice:prefix:name`.
@@ -18,23 +19,5 @@ pub(super) fn check_path(path: &Path, systemd: bool) -> Result<()> {
     if !systemd {
         return Ok(());
     }
-    let Some(text) = path.to_str() else { return refuse("is not UTF-8".into()) };
-    let parts: Vec<&str> = text.split(':').collect();
-    let [slice, prefix, name] = parts[..] else {
-        return refuse(format!("`{text}` is not of the shape `slice:prefix:name`, which the systemd driver needs"));
-    };
-    if name.is_empty() || name.contains('/') || prefix.contains('/') {
-        return refuse(format!("`{text}` does not name a unit of systemd"));
-    }
-    match slice {
-        "" | "-.slice" => Ok(()),
-        _ if is_slice(slice) => Ok(()),
-        _ => refuse(format!("`{slice}` is not the name of a slice")),
-    }
-}
-
-/// systemd.slice(5): dashes separate the parents, so none may be empty.
-fn is_slice(name: &str) -> bool {
-    let stem = name.strip_suffix(".slice").unwrap_or_default();
-    !stem.is_empty() && !stem.contains('/') && stem.split('-').all(|part| !part.is_empty())
+    Unit::parse(Some(path), "id", Manager::System).map(drop)
 }
