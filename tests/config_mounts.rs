@@ -420,6 +420,12 @@ fn id_mapped_mounts_shift_ownership() {
 #[test]
 fn the_cgroup_mount_shows_the_containers_own_cgroups() {
     let t = Test::new();
+    if unified() {
+        let script = "cat /sys/fs/cgroup/memory.max; head -n 1 /sys/fs/cgroup/cgroup.procs";
+        let out = t.bundle(sh(script).resources(json!({"memory": {"limit": 64 << 20}}))).run().ok();
+        assert_eq!(out.stdout, format!("{}\n1\n", 64 << 20), "{out:?}");
+        return t.assert_nothing_left();
+    }
     let c = t.bundle(
         sh("ls /sys/fs/cgroup | grep -e '^memory$' -e '^pids$'; cat /sys/fs/cgroup/memory/memory.limit_in_bytes; cat /sys/fs/cgroup/pids/cgroup.procs | head -1")
             .resources(json!({"memory": {"limit": 64 << 20}})),
@@ -431,11 +437,13 @@ fn the_cgroup_mount_shows_the_containers_own_cgroups() {
 
 #[test]
 fn the_cgroup_mount_works_with_a_cgroup_namespace() {
-    let out = output_of(
-        sh("cat /sys/fs/cgroup/memory/memory.limit_in_bytes; cat /sys/fs/cgroup/pids/cgroup.procs | head -1")
-            .namespace(json!({"type": "cgroup"}))
-            .resources(json!({"memory": {"limit": 64 << 20}})),
-    );
+    let files = if unified() {
+        "cat /sys/fs/cgroup/memory.max; head -n 1 /sys/fs/cgroup/cgroup.procs"
+    } else {
+        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes; head -n 1 /sys/fs/cgroup/pids/cgroup.procs"
+    };
+    let out =
+        output_of(sh(files).namespace(json!({"type": "cgroup"})).resources(json!({"memory": {"limit": 64 << 20}})));
     assert_eq!(out, format!("{}\n1", 64 << 20));
 }
 

@@ -41,7 +41,7 @@ fn the_container_is_in_its_cgroup_in_every_hierarchy() {
         assert_eq!(c.cgroup_file(controller, "cgroup.procs"), pid, "{controller} after start");
     }
     let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    assert!(own.lines().any(|line| line.ends_with(&format!(":memory:/{}", c.cgroup))), "{own}");
+    assert_eq!(membership(&own, "memory"), format!("/{}", c.cgroup));
     c.kill_and_delete();
     t.assert_nothing_left();
 }
@@ -79,10 +79,10 @@ fn without_a_cgroups_path_the_container_has_a_cgroup_of_its_own_that_delete_remo
     let c = t.bundle(spec().args(&["sleep", "1000"]).patch(json!({"linux": {"cgroupsPath": ""}})));
     c.up();
     let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
-    let pids = cgroups.lines().find_map(|line| line.split_once(":pids:")).unwrap().1.to_owned();
+    let pids = membership(&cgroups, "pids");
     assert!(pids.contains(&c.id), "{cgroups}");
     c.kill_and_delete();
-    assert!(!Path::new(&format!("/sys/fs/cgroup/pids{pids}")).exists());
+    assert!(!hierarchy("pids").join(&pids[1..]).exists());
     t.assert_nothing_left();
 }
 
@@ -92,10 +92,10 @@ fn a_nested_cgroups_path_is_made_whole_and_removed() {
     let name = format!("rustbox-test-{}-nested", t.tag);
     let c = t.bundle(spec().args(&["sleep", "1000"]).patch(json!({"linux": {"cgroupsPath": format!("/{name}/a/b")}})));
     c.up();
-    let dir = format!("/sys/fs/cgroup/memory/{name}/a/b");
-    assert_eq!(fs::read_to_string(format!("{dir}/cgroup.procs")).unwrap().trim(), c.pid().to_string());
+    let dir = hierarchy("memory").join(name).join("a/b");
+    assert_eq!(cgroup::read(&dir, "cgroup.procs"), c.pid().to_string());
     c.kill_and_delete();
-    assert!(!Path::new(&dir).exists());
+    assert!(!dir.exists());
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_relative_cgroups_path_lands_below_a_place_of_the_runtimes_choice() {
     let c = t.bundle(spec().args(&["sleep", "1000"]).patch(json!({"linux": {"cgroupsPath": name}})));
     c.up();
     let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
-    assert!(cgroups.lines().any(|line| line.contains(":pids:/") && line.ends_with(&name)), "{cgroups}");
+    assert!(membership(&cgroups, "pids").ends_with(&name), "{cgroups}");
     c.kill_and_delete();
     t.assert_nothing_left();
 }
@@ -121,9 +121,10 @@ fn two_containers_may_share_a_parent_cgroup() {
     b.up();
     a.kill_and_delete();
     assert_eq!(b.status(), "running");
-    assert!(Path::new(&format!("/sys/fs/cgroup/memory/{parent}/b")).exists());
+    let place = hierarchy("memory").join(parent).join("b");
+    assert!(place.exists());
     b.kill_and_delete();
-    assert!(!Path::new(&format!("/sys/fs/cgroup/memory/{parent}/b")).exists());
+    assert!(!place.exists());
 }
 
 #[test]
@@ -179,7 +180,7 @@ fn memory_swap_is_the_sum_of_memory_and_swap() {
     let t = Test::new();
     let c =
         t.bundle(spec().args(&["sleep", "1000"]).resources(json!({"memory": {"limit": 64 * MIB, "swap": 96 * MIB}})));
-    if !Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists() {
+    if !unified() && !Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists() {
         skip!("the kernel does not account for swap");
     }
     c.create().ok();
@@ -194,6 +195,13 @@ fn memory_minus_one_is_unlimited() {
 
 #[test]
 fn memory_swappiness_and_oom_killer_are_written() {
+    if unified() {
+        // v2 has neither: what is asked for and cannot be had is refused.
+        return refused(vec![
+            (spec().resources(json!({"memory": {"swappiness": 7}})), &["memory.swappiness"]),
+            (spec().resources(json!({"memory": {"disableOOMKiller": true}})), &["memory.disableOOMKiller"]),
+        ]);
+    }
     let t = Test::new();
     let c = t.bundle(
         spec()
@@ -276,10 +284,10 @@ fn the_pids_limit_is_written_and_holds() {
     resources(json!({"pids": {"limit": 17}}), &[("pids", "pids.max", "17")]);
     resources(json!({"pids": {"limit": -1}}), &[("pids", "pids.max", "max")]);
     let t = Test::new();
-    let script = "n=0; for i in 1 2 3 4 5 6 7 8 9; do (sleep 5 & ) 2>/dev/null || break; done; cat /sys/fs/cgroup/pids/pids.current";
+    let script = "n=0; for i in 1 2 3 4 5 6 7 8 9; do (sleep 5 & ) 2>/dev/null || break; done; cat /sys/fs/cgroup/pids/pids.current || cat /sys/fs/cgroup/pids.current";
     let c = t.bundle(sh(script).resources(json!({"pids": {"limit": 5}})));
     let out = c.run();
-    let count: u32 = out.stdout.trim().parse().unwrap_or(0);
+    let count: u32 = out.stdout.trim().parse().unwrap_or_else(|_| panic!("{out:?}"));
     assert!(count <= 5, "{out:?}");
     t.assert_nothing_left();
 }
@@ -356,6 +364,9 @@ fn devices_are_denied_by_default_and_allowed_by_rule() {
 
 #[test]
 fn device_rules_are_in_the_kernels_list() {
+    if unified() {
+        skip!("cgroup v2 keeps no list of device rules, tests/cgroup_v2.rs tries them");
+    }
     let rules = json!([
         {"allow": false, "access": "rwm"},
         {"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"},
@@ -373,6 +384,9 @@ fn device_rules_are_in_the_kernels_list() {
 
 #[test]
 fn an_empty_device_list_denies_unknown_devices_too() {
+    if unified() {
+        skip!("cgroup v2 keeps no list of device rules, tests/cgroup_v2.rs tries them");
+    }
     let t = Test::new();
     let c = t.bundle(spec().args(&["sleep", "1000"]).set("/linux/resources/devices", json!([])));
     c.create().ok();

@@ -17,7 +17,7 @@ REPOSITORY = os.path.dirname(os.path.dirname(HERE))
 KERNEL = "linux-image-cloud-amd64"
 PACKAGES = [
     # What the bundles of C, C++, Python and the shell bind into their containers.
-    *("gcc", "g++", "libc6-dev", "python3", "busybox-static", "iproute2", "kmod", "procps"),
+    *("gcc", "g++", "libc6-dev", "python3", "busybox-static", "iproute2", "kmod", "procps", "strace"),
     # Process 1 with both of its buses, a manager for each user, and ranges of ids for a user.
     *("systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "uidmap"),
 ]
@@ -153,7 +153,7 @@ def busybox_disk(cache):
             write(root, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")
             write(root, "etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n")
             write(root, "etc/hosts", "127.0.0.1 localhost guest\n")
-            finish(root, image, 256)
+            finish(root, image, 2048)
         forget(cache, "busybox", image)
     return image
 

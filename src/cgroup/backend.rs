@@ -71,14 +71,44 @@ pub(super) fn backend(version: Version) -> &'static dyn Backend {
 }
 
 impl Dir {
-    /// Writes a limit. A file that is not there is a control this kernel cannot give.
+    /// Writes a limit. A file that is not there is a control that this kernel, or on v2 the cgroup above, does not give.
     pub(super) fn set(&self, file: &str, value: impl std::fmt::Display) -> Result<()> {
         self.write(file, value).map_err(|error| match error.errno() {
-            Some(Errno::ENOENT) if self.path().exists() => {
-                Error::Refused(format!("this kernel has no `{file}` in `{}`", self.path().display()))
-            }
+            Some(Errno::ENOENT) if self.path().exists() => Error::Refused(
+                self.withheld(file)
+                    .unwrap_or_else(|| format!("this kernel has no `{file}` in `{}`", self.path().display())),
+            ),
             _ => error,
         })
+    }
+
+    /// Why a v2 cgroup lacks the controller that a file belongs to; `None` where it has it, and on v1.
+    pub(super) fn withheld(&self, file: &str) -> Option<String> {
+        let controller = file.split('.').next()?;
+        let has = |dir: &Dir, file| Some(dir.try_read(file).ok()?.split_whitespace().any(|name| name == controller));
+        if has(self, "cgroup.controllers")? {
+            return None;
+        }
+        let parent = Dir::new(self.path().parent()?);
+        let why = if parent.has_strangers() {
+            "it has processes of its own, and cgroup v2 then gives no controller on: choose another `linux.cgroupsPath`, or \
+             move them into a cgroup beside"
+        } else if has(&parent, "cgroup.controllers") == Some(true) {
+            "whoever owns it has not delegated it (`cgroup.subtree_control`)"
+        } else {
+            "it has not got it"
+        };
+        Some(format!(
+            "`{file}` in `{}` needs the controller `{controller}`, which the cgroup `{}` does not give: {why}",
+            self.path().display(),
+            parent.path().display()
+        ))
+    }
+
+    /// Whether this v2 cgroup has processes of its own, and is not the root of all, which may.
+    pub(super) fn has_strangers(&self) -> bool {
+        // The root has no type.
+        self.has("cgroup.type") && self.read("cgroup.procs").is_ok_and(|procs| !procs.trim().is_empty())
     }
 
     /// Writes several limits that constrain each other (`limit ≤ memsw`, `burst ≤ quota`): what the kernel does not take

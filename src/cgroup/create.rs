@@ -143,6 +143,22 @@ impl Begun {
         self.into.as_ref().map(AsFd::as_fd)
     }
 
+    /// What a failed birth here means, where the kernel's word is about the cgroup.
+    pub fn explain(&self, error: Error) -> Error {
+        let (Some(_), Some(unified)) = (&self.into, self.plan.unified()) else { return error };
+        let reason = match error.errno() {
+            Some(Errno::EBUSY) => {
+                "gives controllers to its children, and cgroup v2 then lets no process into it: choose a \
+                 `linux.cgroupsPath` below it"
+            }
+            Some(Errno::EOPNOTSUPP) => {
+                "is below a threaded one, and cgroup v2 then lets no process into it: choose a `linux.cgroupsPath` elsewhere"
+            }
+            _ => return error,
+        };
+        Error::Refused(format!("the cgroup `{}` {reason}", unified.path.display()))
+    }
+
     /// The same around a process, which a scope of systemd needs to begin with.
     pub fn around(self, first: libc::pid_t) -> Self {
         Begun { first: Some(first), ..self }

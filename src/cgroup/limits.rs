@@ -280,8 +280,13 @@ pub(super) fn enable(plan: &Plan, resources: Option<&LinuxResources>) -> Result<
     for parent in parents {
         let parent = Dir::new(parent);
         let names = wanted.iter().map(|it| format!("+{}", it.name(Version::V2))).collect::<Vec<_>>();
-        if parent.try_write("cgroup.subtree_control", &names.join(" ")).is_ok() {
-            continue;
+        match parent.try_write("cgroup.subtree_control", &names.join(" ")) {
+            Ok(()) => continue,
+            // A cgroup with processes gives no controllers of domains to its children. It would give those of threads, and
+            // with that forbid its children to have processes: they stay without, and what is missed is noticed.
+            Err(Errno::EBUSY) if all => return Ok(()),
+            Err(_) if all && parent.has_strangers() => return Ok(()),
+            Err(_) => {}
         }
         // One that cannot be had must not take the others away: what is missed is noticed by whoever asked for it.
         for name in &names {
@@ -289,7 +294,6 @@ pub(super) fn enable(plan: &Plan, resources: Option<&LinuxResources>) -> Result<
                 Ok(()) => {}
                 // The ancestor does not have it: the limit's file will be missing, and that is what is reported.
                 Err(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EACCES | Errno::EPERM) if all => {}
-                Err(Errno::EBUSY) if all && resources.is_none() => {}
                 Err(errno) => {
                     return Err(errno).at(
                         "enable cgroup controller",

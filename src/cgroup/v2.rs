@@ -22,7 +22,7 @@ impl Backend for V2 {
         refuse_if(memory.swappiness().is_some(), "memory.swappiness")?;
         refuse_if(memory.disable_oom_killer() == Some(true), "memory.disableOOMKiller")?;
         let limit = given(memory.limit());
-        let swap = swap_max(limit, given(memory.swap()))?;
+        let swap = swap_max(limit.or_else(|| present_limit(dir, memory)), given(memory.swap()))?;
         if let Some(limit) = limit
             && memory.check_before_update() == Some(true)
         {
@@ -139,6 +139,12 @@ fn refuse_if(asked: bool, what: &str) -> Result<()> {
 
 fn or_max(value: i64) -> String {
     if value < 0 { "max".to_owned() } else { value.to_string() }
+}
+
+/// The limit that the cgroup has, for a sum with swap that comes without one (`update --memory-swap`).
+fn present_limit(dir: &Dir, memory: &LinuxMemory) -> Option<i64> {
+    given(memory.swap()).filter(|swap| *swap > 0)?;
+    dir.number("memory.max").ok().and_then(|limit| i64::try_from(limit).ok())
 }
 
 /// `memory.swap.max` counts swap alone, the OCI field (and v1's memsw) memory and swap together.

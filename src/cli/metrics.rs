@@ -11,7 +11,6 @@ use crate::cli::{Global, say};
 use crate::error::{At, Error, Result};
 use crate::judge::capability::{self, Wanted};
 use crate::replace::replace;
-use crate::sys::calls::{self, Answer};
 use crate::worker::health::{Health, Host};
 use crate::worker::metrics::serve::{Request, Response, listen, serve};
 use crate::worker::metrics::{Format, Now, expose, file, table};
@@ -71,7 +70,6 @@ fn text(global: &Global, format: Format) -> Result<String> {
         missing: health.degraded.len() as u64,
         cgroup: host.cgroup,
         pidfd: host.pidfd,
-        calls: calls::look().filter(|(_, answer)| *answer == Answer::There).map(|(call, _)| call.name).collect(),
     };
     expose(words, now, format)
 }

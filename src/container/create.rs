@@ -229,7 +229,7 @@ impl<'a> Plan<'a> {
         let creators = [channel.as_fd(), directory.fd(), init_file.as_fd()];
         let mut child = self
             .clone_init(spec, begun.birthplace(), gate, (&channel, &creators), line, creator_hooks)
-            .map_err(|error| Box::new(Failed { entered: true, ..*early(error) }))?;
+            .map_err(|error| Box::new(Failed { entered: true, ..*early(begun.explain(error)) }))?;
         let mut hooks_ran = false;
         match self.accompany(&channel, &mut child, spec, (directory, begun), creator_hooks, &mut hooks_ran) {
             Ok(()) => Ok(Made { child, channel, init_file, hooks_ran }),

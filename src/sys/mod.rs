@@ -6,7 +6,6 @@
 
 pub mod attributes;
 pub mod bpf;
-pub mod calls;
 pub mod capability;
 pub mod clone;
 pub mod entry;
@@ -23,7 +22,6 @@ pub mod seccomp;
 pub mod socket;
 pub mod tty;
 pub mod wait;
-mod walk;
 pub mod words;
 pub mod xattr;
 

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::{Errno, Result, check, process};
+use super::{Errno, Result, check};
 
 /// A child that changed state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,10 +104,9 @@ pub fn close_copies(fds: &[BorrowedFd<'_>]) {
 
 /// Closes every descriptor but the ones kept, for a process that will not touch any other again and ends by
 /// [`exit_now`]: owners elsewhere in its memory are never dropped.
-/// Before Linux 5.9, and where a filter keeps the caller from `close_range(2)`, one by one.
 ///
 /// # Errors
-/// None that a valid call can meet.
+/// `ENOSYS` before Linux 5.9.
 pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
     let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).collect();
     keep.sort_unstable();
@@ -116,15 +115,7 @@ pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
         if from < fd {
             let last = if fd == u32::MAX { fd } else { fd - 1 };
             // SAFETY: the caller has given up all of them (see above).
-            match check(unsafe { libc::syscall(libc::SYS_close_range, from, last, 0) }) {
-                Err(Errno::ENOSYS | Errno::EPERM) => {
-                    process::each_open(from, last, |fd| {
-                        // SAFETY: the same.
-                        unsafe { libc::close(fd) };
-                    });
-                }
-                other => other.map(drop)?,
-            }
+            check(unsafe { libc::syscall(libc::SYS_close_range, from, last, 0) })?;
         }
         from = fd.saturating_add(1);
     }

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unused_imports, unused_macros)]
 
+pub mod cgroup;
 pub mod json_schema;
 pub mod leftovers;
 pub mod rootfs;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub use cgroup::{hierarchy, membership, unified};
 pub use serde_json::json;
 pub use spec::{Spec, sh, spec};
 
@@ -520,18 +522,6 @@ impl Container<'_> {
         self.start().ok();
         self
     }
-
-    /// The container's directory in one v1 hierarchy (or below `unified`).
-    pub fn cgroup_dir(&self, controller: &str) -> PathBuf {
-        Path::new("/sys/fs/cgroup").join(controller).join(&self.cgroup)
-    }
-
-    /// A file of the container's cgroup, trimmed.
-    #[track_caller]
-    pub fn cgroup_file(&self, controller: &str, file: &str) -> String {
-        let path = self.cgroup_dir(controller).join(file);
-        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
-    }
 }
 
 /// Runs the configuration in the foreground and wants exit status 0; nothing may be left. Returns stdout.
@@ -574,6 +564,13 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(10), "timed out waiting for {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// The kernel's version.
+pub fn kernel() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map_while(|part| part.parse().ok());
+    (numbers.next().expect("a version"), numbers.next().expect("a version"))
 }
 
 /// Whether a process exists and is not a zombie.
