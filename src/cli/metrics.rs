@@ -11,6 +11,7 @@ use crate::cli::{Global, say};
 use crate::error::{At, Error, Result};
 use crate::judge::capability::{self, Wanted};
 use crate::replace::replace;
+use crate::sys::calls::{self, Answer};
 use crate::worker::health::{Health, Host};
 use crate::worker::metrics::serve::{Request, Response, listen, serve};
 use crate::worker::metrics::{Format, Now, expose, file, table};
@@ -70,6 +71,7 @@ fn text(global: &Global, format: Format) -> Result<String> {
         missing: health.degraded.len() as u64,
         cgroup: host.cgroup,
         pidfd: host.pidfd,
+        calls: calls::look().filter(|(_, answer)| *answer == Answer::There).map(|(call, _)| call.name).collect(),
     };
     expose(words, now, format)
 }

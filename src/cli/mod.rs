@@ -45,6 +45,8 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 
 use crate::error::Error;
+use crate::sys::Errno;
+use crate::sys::calls;
 use crate::sys::entry;
 use crate::worker::Standing;
 use crate::worker::metrics::{self as counts, file::Trouble};
@@ -187,6 +189,11 @@ pub fn report(global: &Global, error: &Error) -> ExitCode {
         && let Err(error) = not_clean(&global.standing(), id, &left, orphans)
     {
         global.log().warn(&error.to_string());
+    }
+    if let Some(Errno::ENOSYS | Errno::EPERM) = error.errno()
+        && let Some(calls) = calls::lacking()
+    {
+        global.log().warn(&format!("this kernel, or a filter around this process, lacks system calls: {calls}"));
     }
     ExitCode::from(match error {
         Error::Usage(_) => 2,

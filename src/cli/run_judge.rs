@@ -21,6 +21,7 @@ use crate::judge::run::{self as judging, Judge, Judged, Request, Subject};
 use crate::judge::toolchain;
 use crate::replace::replace;
 use crate::sys::Errno;
+use crate::sys::calls;
 use crate::worker::standing::Standing;
 
 /// Judges, prints, and gives the exit status: 0 OK, 1 another verdict about the program, 2 usage or invalid input, 3 an
@@ -182,7 +183,7 @@ fn dry_run(args: &JudgeArgs, bundle: &Path) -> Result<()> {
         Subject::Source { language, .. } => (None, Some(toolchain::probe(&language))),
         _ => (None, None),
     };
-    let report = Report { toolchain, ..judging::report(namespaces, &Layout::probe()?) };
+    let report = Report { toolchain, calls: calls::lacking(), ..judging::report(namespaces, &Layout::probe()?) };
     if args.json { say_json(&report) } else { say(&report.table()) }
 }
 

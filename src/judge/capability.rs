@@ -45,6 +45,9 @@ pub struct Report {
     pub controls: Vec<Control>,
     /// Names of the controls that are asked for and missing.
     pub missing: Vec<&'static str>,
+    /// Newer system calls, where not all can be made (`--dry-run` only).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls: Option<String>,
     /// What the language needs of the host, where a language is asked for (`--dry-run` only).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub toolchain: Option<Toolchain>,
@@ -142,6 +145,7 @@ pub fn probe(layout: &Layout, wanted: Wanted) -> Report {
         },
         controls,
         missing,
+        calls: None,
         toolchain: None,
     }
 }
@@ -165,6 +169,9 @@ impl Report {
         }
         if !self.missing.is_empty() {
             text.push_str(&format!("\nmissing: {} (refused, unless --permissive)\n", self.missing.join(", ")));
+        }
+        if let Some(calls) = &self.calls {
+            text.push_str(&format!("\nsystem calls: {calls}\n"));
         }
         if let Some(toolchain) = &self.toolchain {
             text.push_str(&format!("\n{}\n", toolchain.line()));

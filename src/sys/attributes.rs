@@ -110,7 +110,7 @@ pub fn may_access(path: &CStr, mode: i32) -> Result<()> {
     match done {
         // Before Linux 5.8 there is only the check of the real ids, which are the effective ones here.
         // SAFETY: as above.
-        Err(Errno::ENOSYS) => check(unsafe { libc::access(path.as_ptr(), mode) }.into()).map(drop),
+        Err(Errno::ENOSYS | Errno::EPERM) => check(unsafe { libc::access(path.as_ptr(), mode) }.into()).map(drop),
         done => done.map(drop),
     }
 }

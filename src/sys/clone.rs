@@ -1,8 +1,8 @@
-//! `clone3(2)`: the one way this program makes processes.
+//! `clone3(2)`: the one way this program makes processes; before Linux 5.7 `clone(2)`, whose child enters its cgroup itself.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::{Errno, Result};
+use super::{Errno, Result, path};
 
 /// What the new process gets (`clone3(2)`).
 #[derive(Debug, Default, Clone, Copy)]
@@ -30,8 +30,7 @@ pub struct Child {
 /// parent at the end is `SIGCHLD`.
 ///
 /// # Errors
-/// `EPERM` without the privilege for the namespaces, `ENOSYS` before Linux 5.3, `EBUSY`/`EOPNOTSUPP`
-/// for the cgroup; `EDEADLK` where the caller has more than one thread: a copy of it could then hold
+/// `EPERM` without the privilege for the namespaces, `EBUSY`/`EOPNOTSUPP` for the cgroup; `EDEADLK` where the caller has more than one thread: a copy of it could then hold
 /// locks that nobody will release.
 pub fn clone3(args: CloneArgs<'_>, child: impl FnOnce() -> i32) -> Result<Child> {
     // SAFETY: glibc's documented flag; reading a byte that only glibc writes, before a second thread exists.
@@ -58,11 +57,24 @@ pub fn clone3(args: CloneArgs<'_>, child: impl FnOnce() -> i32) -> Result<Child>
     // CLONE_VM the child has its own copy of all memory, and the process had one thread (checked
     // above), so no lock of the allocator or of std is held by a thread the child does not have.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut raw, size_of::<RawArgs>()) };
+    let mut procs = None;
+    let pid = match pid {
+        -1 => match Errno::last() {
+            // No such call, one without cgroups, or a filter's answer: where the privilege is missing, the old one says so too.
+            Errno::ENOSYS | Errno::E2BIG | Errno::EPERM => {
+                // Opened with the creator's privileges and names, as the kernel would look at it.
+                procs = args.cgroup.map(|it| path::openat(it, c"cgroup.procs", libc::O_WRONLY, 0)).transpose()?;
+                old_clone(&raw)?
+            }
+            errno => return Err(errno),
+        },
+        pid => pid,
+    };
     match pid {
-        -1 => Err(Errno::last()),
         0 => {
             super::entry::let_go();
-            let status = child();
+            let entered = procs.is_none_or(|procs| path::write_once(procs.as_fd(), b"0").is_ok());
+            let status = if entered { child() } else { 127 };
             // SAFETY: ends the child without running the parent's exit handlers or flushing its buffers.
             unsafe { libc::_exit(status) }
         }
@@ -72,6 +84,18 @@ pub fn clone3(args: CloneArgs<'_>, child: impl FnOnce() -> i32) -> Result<Child>
             Ok(Child { pid: pid as libc::pid_t, pidfd })
         }
     }
+}
+
+/// `clone(2)` with the flags that it has, too; the cgroup is left to the child.
+fn old_clone(raw: &RawArgs) -> Result<libc::c_long> {
+    /// The old call has its exit signal where newer flags are (`CLONE_NEWTIME`).
+    const CSIGNAL: u64 = 0xff;
+    if raw.flags & CSIGNAL != 0 {
+        return Err(Errno::ENOSYS);
+    }
+    let flags = raw.flags & !CLONE_INTO_CGROUP | raw.exit_signal;
+    // SAFETY: as for clone3; a null stack means the caller's own, copied, and the third argument is where CLONE_PIDFD writes.
+    super::check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, raw.pidfd, 0, 0) })
 }
 
 /// `CLONE_INTO_CGROUP` of `<linux/sched.h>` (Linux 5.7).

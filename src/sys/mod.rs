@@ -6,6 +6,7 @@
 
 pub mod attributes;
 pub mod bpf;
+pub mod calls;
 pub mod capability;
 pub mod clone;
 pub mod entry;
@@ -22,6 +23,7 @@ pub mod seccomp;
 pub mod socket;
 pub mod tty;
 pub mod wait;
+mod walk;
 pub mod words;
 pub mod xattr;
 

@@ -33,10 +33,11 @@ pub fn c_path(path: impl AsRef<OsStr>) -> Result<CString> {
     CString::new(path.as_ref().as_bytes()).map_err(|_| Errno::EINVAL)
 }
 
-/// `openat2(2)`. `O_CLOEXEC` is always added.
+/// `openat2(2)`; before Linux 5.6, and where a filter keeps the caller from it, the same look-up component by component.
+/// `O_CLOEXEC` is always added.
 ///
 /// # Errors
-/// As `openat2(2)`: `ENOSYS` before Linux 5.6, `ELOOP` and `EXDEV` for what the resolve flags forbid.
+/// As `openat2(2)`: `ELOOP` and `EXDEV` for what the resolve flags forbid.
 pub fn openat2(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve: u64) -> Result<OwnedFd> {
     #[repr(C)]
     struct OpenHow {
@@ -53,6 +54,11 @@ pub fn openat2(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve:
         match fd {
             // A rename or mount elsewhere raced with a scoped look-up; the kernel asks to try again.
             Err(Errno::EAGAIN) if resolve != 0 => continue,
+            // Of the call itself, or of the file: then the walk comes to the same end.
+            Err(Errno::ENOSYS | Errno::EPERM) => match super::walk::openat2(dir, path, flags, mode, resolve) {
+                Err(Errno::EAGAIN) => continue,
+                other => return other,
+            },
             Err(errno) => return Err(errno),
             // SAFETY: the kernel has just made this descriptor for us.
             Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),

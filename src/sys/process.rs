@@ -177,13 +177,43 @@ pub fn unshare(flags: i32) -> Result<()> {
 }
 
 /// Marks every descriptor from `first` on as close-on-exec (`close_range(2)`).
+/// Before Linux 5.11, and where a filter keeps the caller from that, one by one.
 ///
 /// # Errors
-/// `ENOSYS` before Linux 5.9, `EINVAL` before 5.11.
+/// None that a valid call can meet.
 pub fn close_on_exec_from(first: u32) -> Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;
     // SAFETY: only flags change; no descriptor is closed under its owner.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
+    match check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }) {
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL) => {
+            each_open(first, u32::MAX, |fd| {
+                // SAFETY: the same.
+                unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+            });
+            Ok(())
+        }
+        other => other.map(drop),
+    }
+}
+
+/// Calls `with` for every open descriptor from `first` to `last`, where there is no `close_range(2)`. Procfs may be the
+/// container's by now, and the process's own limit lower than when it opened them: so all that a kernel gives (`fs.nr_open`)
+/// or the limit allows beyond are looked at, by `poll(2)`, as many at once as it takes.
+pub(super) fn each_open(first: u32, last: u32, mut with: impl FnMut(i32)) {
+    const NR_OPEN: u64 = 1 << 20;
+    const MOST_AT_ONCE: u64 = 4096;
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+    let (soft, hard) = limit.unwrap_or((1, NR_OPEN));
+    let last = u64::from(last).min(hard.max(NR_OPEN)).min(i32::MAX as u64);
+    let at_once = soft.clamp(1, MOST_AT_ONCE);
+    for from in (u64::from(first)..=last).step_by(at_once as usize) {
+        let numbers = from..=last.min(from + at_once - 1);
+        let mut asked: Vec<_> = numbers.map(|fd| libc::pollfd { fd: fd as i32, events: 0, revents: 0 }).collect();
+        // SAFETY: as many pollfds as it is told.
+        let polled = unsafe { libc::poll(asked.as_mut_ptr(), asked.len() as libc::nfds_t, 0) };
+        // Where even that fails, nothing is known of any.
+        asked.iter().filter(|it| polled < 0 || it.revents & libc::POLLNVAL == 0).for_each(|it| with(it.fd));
+    }
 }
 
 /// Clears close-on-exec of `fd`, so that an executed program inherits it.

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::{Errno, Result, check};
+use super::{Errno, Result, check, process};
 
 /// A child that changed state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,9 +104,10 @@ pub fn close_copies(fds: &[BorrowedFd<'_>]) {
 
 /// Closes every descriptor but the ones kept, for a process that will not touch any other again and ends by
 /// [`exit_now`]: owners elsewhere in its memory are never dropped.
+/// Before Linux 5.9, and where a filter keeps the caller from `close_range(2)`, one by one.
 ///
 /// # Errors
-/// `ENOSYS` before Linux 5.9.
+/// None that a valid call can meet.
 pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
     let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).collect();
     keep.sort_unstable();
@@ -115,7 +116,15 @@ pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
         if from < fd {
             let last = if fd == u32::MAX { fd } else { fd - 1 };
             // SAFETY: the caller has given up all of them (see above).
-            check(unsafe { libc::syscall(libc::SYS_close_range, from, last, 0) })?;
+            match check(unsafe { libc::syscall(libc::SYS_close_range, from, last, 0) }) {
+                Err(Errno::ENOSYS | Errno::EPERM) => {
+                    process::each_open(from, last, |fd| {
+                        // SAFETY: the same.
+                        unsafe { libc::close(fd) };
+                    });
+                }
+                other => other.map(drop)?,
+            }
         }
         from = fd.saturating_add(1);
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::{Layout, Version};
 use crate::error::Result;
 use crate::judge::capability::{Report, Wanted, probe};
+use crate::sys::calls::{self, Answer};
 
 /// The back ends, as `health --json` prints them and `baseline.json` keeps them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +27,9 @@ pub struct Backends {
     pub namespaces: BTreeMap<String, bool>,
     /// `notify` or `none`.
     pub seccomp: String,
+    /// Newer system calls that cannot be made: `missing` or `blocked` by a filter.
+    #[serde(default)]
+    pub calls: BTreeMap<String, Answer>,
     /// How orphans of containers without a pid namespace are found: `mount_namespace_id` or `none`.
     pub orphans: String,
 }
@@ -52,6 +56,9 @@ pub fn look() -> Result<(Backends, Vec<Degraded>)> {
     Ok((Backends::of(&layout, &report), degraded))
 }
 
+/// What the facts about calls begin with.
+const CALL: &str = "system call ";
+
 impl Backends {
     fn of(layout: &Layout, report: &Report) -> Backends {
         let mut controllers = BTreeMap::new();
@@ -74,6 +81,10 @@ impl Backends {
             kill: report.kill.to_owned(),
             namespaces: namespaces.collect(),
             seccomp: if has("seccomp") { "notify" } else { "none" }.to_owned(),
+            calls: calls::look()
+                .filter(|(_, answer)| *answer != Answer::There)
+                .map(|(call, answer)| (call.name.to_owned(), answer))
+                .collect(),
             orphans: if numbered { "mount_namespace_id" } else { "none" }.to_owned(),
         }
     }
@@ -82,8 +93,10 @@ impl Backends {
     pub fn differences(&self, before: &Backends) -> Vec<String> {
         let (now, before) = (self.facts(), before.facts());
         let names: std::collections::BTreeSet<_> = now.keys().chain(before.keys()).collect();
-        let none = "none".to_owned();
-        let of = |facts: &BTreeMap<String, String>, name: &String| facts.get(name).unwrap_or(&none).clone();
+        // Of the calls only those are kept that are not there.
+        let without = |name: &str| if name.starts_with(CALL) { Answer::There.as_str() } else { "none" }.to_owned();
+        let of =
+            |facts: &BTreeMap<String, String>, name: &String| facts.get(name).cloned().unwrap_or_else(|| without(name));
         let pairs = names.into_iter().map(|name| (name, of(&before, name), of(&now, name)));
         pairs.filter(|(_, was, is)| was != is).map(|(name, was, is)| format!("{name} was {was} and is {is}")).collect()
     }
@@ -97,6 +110,7 @@ impl Backends {
         let controllers = self.controllers.iter().map(|(name, it)| (format!("controller {name}"), version(it)));
         let word = |can: &bool| if *can { "to be had" } else { "not to be had" }.to_owned();
         let namespaces = self.namespaces.iter().map(|(name, can)| (format!("{name} namespace"), word(can)));
+        let calls = self.calls.iter().map(|(name, it)| (format!("{CALL}{name}"), it.as_str().to_owned()));
         let single = [
             ("cgroup layout", &self.cgroup),
             ("pidfd", &self.pidfd),
@@ -105,7 +119,7 @@ impl Backends {
             ("orphan detection", &self.orphans),
         ];
         let single = single.into_iter().map(|(name, value)| (name.to_owned(), value.clone()));
-        controllers.chain(namespaces).chain(single).collect()
+        controllers.chain(namespaces).chain(calls).chain(single).collect()
     }
 
     /// The controllers for a person: `memory v1, pids v1`.
@@ -114,14 +128,16 @@ impl Backends {
         let controllers: Vec<_> = self.controllers.iter().map(|(name, it)| format!("{name} {}", version(it))).collect();
         let namespaces: Vec<_> =
             self.namespaces.iter().filter(|(_, can)| **can).map(|(name, _)| name.as_str()).collect();
+        let calls: Vec<_> = self.calls.iter().map(|(name, it)| format!("; {name} {}", it.as_str())).collect();
         format!(
-            "cgroup {} ({}); {}; namespaces {}; seccomp {}; orphans by {}",
+            "cgroup {} ({}); {}; namespaces {}; seccomp {}; orphans by {}{}",
             self.cgroup,
             controllers.join(", "),
             self.pidfd,
             namespaces.join(" "),
             self.seccomp,
-            self.orphans
+            self.orphans,
+            calls.concat()
         )
     }
 }
@@ -140,6 +156,10 @@ mod tests {
         let told = now.differences(&before);
         assert!(told.iter().any(|it| it == "controller made_up was cgroup v2 and is none"), "{told:?}");
         assert_eq!(told.len(), 1 + usize::from(now.cgroup != "v2"), "{told:?}");
+        let mut filtered = now.clone();
+        filtered.calls.insert("clone3".to_owned(), Answer::Blocked);
+        assert_eq!(filtered.differences(&now), ["system call clone3 was there and is blocked"]);
+        assert!(filtered.line().ends_with("; clone3 blocked"), "{}", filtered.line());
         assert_eq!(serde_json::from_value::<Backends>(serde_json::to_value(&now).unwrap()).unwrap(), now);
     }
 }

@@ -49,6 +49,8 @@ pub struct Now {
     pub cgroup: &'static str,
     /// How processes are held, as a label.
     pub pidfd: &'static str,
+    /// Calls that can be made, as labels.
+    pub calls: Vec<&'static str>,
 }
 
 impl Now {
@@ -63,6 +65,7 @@ impl Now {
             (&table::STALE, self.stale),
             (&table::BACKEND_CGROUP, is(self.cgroup)),
             (&table::BACKEND_PIDFD, is(self.pidfd)),
+            (&table::BACKEND_CALL, u64::from(self.calls.contains(&value))),
             (&table::BACKEND_CHANGES, self.changed),
             (&table::MISSING_CONTROLS, self.missing),
             (&table::BUILD, 1),

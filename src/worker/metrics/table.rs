@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use crate::sys::calls::CALLS;
+
 /// One metric.
 #[derive(Debug)]
 pub struct Metric {
@@ -275,6 +277,24 @@ pub static BACKEND_PIDFD: Metric =
     Metric::gauge("rustbox_backend_pidfd", "1 for how processes are told apart and waited for here, 0 for the rest")
         .by("mode", &["pidfd", "none"]);
 
+/// Which calls.
+pub static BACKEND_CALL: Metric = Metric::gauge(
+    "rustbox_backend_call",
+    "1 for a newer system call that can be made here, 0 where something else is done",
+)
+.by("call", &CALL_NAMES);
+
+/// The names of `sys::calls::CALLS`.
+const CALL_NAMES: [&str; CALLS.len()] = {
+    let mut names = [""; CALLS.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = CALLS[at].name;
+        at += 1;
+    }
+    names
+};
+
 /// Changed back ends.
 pub static BACKEND_CHANGES: Metric = Metric::gauge(
     "rustbox_backend_changes",
@@ -290,7 +310,7 @@ pub static BUILD: Metric = Metric::gauge("rustbox_build_info", "1, with the vers
     .by("version", &[env!("CARGO_PKG_VERSION")]);
 
 /// All of them, in the order of their exposition.
-pub static TABLE: [&Metric; 24] = [
+pub static TABLE: [&Metric; 25] = [
     &WORKER_HEALTH,
     &FAILURES_IN_A_ROW,
     &QUARANTINE,
@@ -312,6 +332,7 @@ pub static TABLE: [&Metric; 24] = [
     &STALE,
     &BACKEND_CGROUP,
     &BACKEND_PIDFD,
+    &BACKEND_CALL,
     &BACKEND_CHANGES,
     &MISSING_CONTROLS,
     &BUILD,
