@@ -149,7 +149,7 @@ fn files_and_ids_of_a_judged_run_that_died_before_its_container_are_recovered() 
     killed(&t, "mknodat,renameat2", 1, &["run", "--code", "true", &id]);
     assert_eq!(left(&t), ["half-written", "ids", "stage"]);
     // A cgroup of its name, as if its record had been lost.
-    let cgroup = std::path::Path::new("/sys/fs/cgroup/memory").join(format!("rustbox-{id}"));
+    let cgroup = hierarchy("memory").join(format!("rustbox-{id}"));
     fs::create_dir(&cgroup).unwrap();
     assert_eq!(left(&t), ["cgroup", "half-written", "ids", "stage"]);
     recover(&t);

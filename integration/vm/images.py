@@ -26,6 +26,8 @@ MASKED = ["apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", 
 MASKED += ["getty@tty1.service", "serial-getty@ttyS0.service", "systemd-tmpfiles-clean.timer", "systemd-update-utmp.service"]
 MASKED += ["systemd-pstore.service", "systemd-random-seed.service", "remote-fs.target", "modprobe@.service", "tmp.mount"]
 USER = 1000
+# Of the kernel's modules, in the order in which they are loaded.
+MODULES = ["drivers/net/veth.ko", "drivers/net/dummy.ko"]
 
 
 def sh(*words, **options):
@@ -56,13 +58,18 @@ def forget(cache, prefix, keep):
 
 
 def kernel(cache):
-    """The kernel's image, unpacked from Debian's package and not installed."""
+    """The kernel's package, unpacked and not installed."""
     package = re.search(r"Depends: (\S+)", sh("apt-cache", "depends", KERNEL)).group(1)
     version = re.search(r"^Version: (\S+)", sh("apt-cache", "show", "--no-all-versions", package), re.M).group(1)
     place = os.path.join(cache, f"kernel-{package}_{version}")
     sh(f"{REPOSITORY}/integration/ci/unpack", package, place)
     forget(cache, "kernel", place)
-    return next(os.path.join(place, "boot", name) for name in os.listdir(f"{place}/boot") if name.startswith("vmlinuz"))
+    return place
+
+
+def vmlinuz(cache):
+    """The kernel's image."""
+    return next(iter(glob.glob(os.path.join(glob.escape(kernel(cache)), "boot/vmlinuz-*"))))
 
 
 def debian(cache):
@@ -100,7 +107,7 @@ def append(root, path, text):
 def debian_disk(cache):
     """Debian, to be started with our own first process or with systemd, which runs our job as a unit."""
     tree = debian(cache)
-    image = os.path.join(cache, f"debian-{digest(os.path.basename(tree), harness())}.img")
+    image = os.path.join(cache, f"debian-{digest(os.path.basename(tree), os.path.basename(kernel(cache)), harness())}.img")
     if not os.path.exists(image):
         with tempfile.TemporaryDirectory(dir=cache) as place:
             root = os.path.join(place, "root")
@@ -132,14 +139,14 @@ def debian_disk(cache):
             os.chown(f"{root}/home/user", USER, USER)
             # As `loginctl enable-linger`: the user's manager runs from the start.
             write(root, "var/lib/systemd/linger/user", "")
-            finish(root, image, 2048)
+            finish(cache, root, image)
         forget(cache, "debian", image)
     return image
 
 
 def busybox_disk(cache):
     """A system of busybox alone."""
-    image = os.path.join(cache, f"busybox-{digest(b'/bin/busybox', harness())}.img")
+    image = os.path.join(cache, f"busybox-{digest(b'/bin/busybox', os.path.basename(kernel(cache)), harness())}.img")
     if not os.path.exists(image):
         with tempfile.TemporaryDirectory() as root:
             for place in ("bin", "sbin", "usr", "dev", "proc", "sys", "tmp", "run", "var", "work", "root", "etc", "mnt"):
@@ -153,19 +160,23 @@ def busybox_disk(cache):
             write(root, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")
             write(root, "etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n")
             write(root, "etc/hosts", "127.0.0.1 localhost guest\n")
-            finish(root, image, 2048)
+            finish(cache, root, image)
         forget(cache, "busybox", image)
     return image
 
 
-def finish(root, image, mib):
-    """Adds the first process and the one that runs the job, and makes the image."""
+def finish(cache, root, image):
+    """Adds the first process, the one that runs the job and the modules, and makes the image."""
     for name in ("init", "job"):
         with open(f"{HERE}/{name}") as file:
             write(root, f"guest/{name}", file.read(), 0o755)
+    for number, module in enumerate(MODULES):
+        source = glob.glob(os.path.join(glob.escape(kernel(cache)), "lib/modules/*/kernel", module))
+        shutil.copy(source[0], f"{root}/guest/{number}-{os.path.basename(module)}")
     sh("gcc", "-O1", "-static", "-o", f"{root}/guest/outb", f"{HERE}/outb.c")
     fresh = image + ".new"
     with open(fresh, "wb") as file:
-        file.truncate(mib << 20)
+        # Most of it is a hole.
+        file.truncate(2 << 30)
     sh("/sbin/mkfs.ext4", "-q", "-F", "-d", root, fresh)
     os.rename(fresh, image)

@@ -4,7 +4,7 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxInterfa
 
 use super::devices::Rule;
 use super::file::Dir;
-use super::layout::Version;
+use super::layout::{Controller, Version};
 use super::stats::Counters;
 use super::{v1, v2};
 use crate::error::{Error, Result};
@@ -84,7 +84,7 @@ impl Dir {
 
     /// Why a v2 cgroup lacks the controller that a file belongs to; `None` where it has it, and on v1.
     pub(super) fn withheld(&self, file: &str) -> Option<String> {
-        let controller = file.split('.').next()?;
+        let controller = file.split('.').next().filter(|name| Controller::parse(name).is_some())?;
         let has = |dir: &Dir, file| Some(dir.try_read(file).ok()?.split_whitespace().any(|name| name == controller));
         if has(self, "cgroup.controllers")? {
             return None;

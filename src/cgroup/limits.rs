@@ -238,10 +238,12 @@ fn apply_unified(plan: &Plan, resources: &LinuxResources, occasion: Occasion<'_>
         }
         for line in value.lines().filter(|line| !line.is_empty()) {
             dir.write(key, line).map_err(|error| match error.errno() {
-                Some(Errno::ENOENT) => Error::Refused(format!(
-                    "invalid configuration for this host: `linux.resources.unified.{key}`: the v2 hierarchy at `{}` offers no such file",
-                    directory.root.display()
-                )),
+                Some(Errno::ENOENT) => Error::Refused(dir.withheld(key).unwrap_or_else(|| {
+                    format!(
+                        "invalid configuration for this host: `linux.resources.unified.{key}`: the v2 hierarchy at `{}` offers no such file",
+                        directory.root.display()
+                    )
+                })),
                 _ => error,
             })?;
         }

@@ -24,6 +24,9 @@ pub struct Meter {
     peak: Option<OwnedFd>,
     /// The peak that was forgotten.
     before: Cell<u64>,
+    /// The largest usage that was seen, where the kernel keeps no peak (v2 before Linux 5.19): never too much, and less than
+    /// the truth for what came and went between two samples.
+    seen: Cell<u64>,
     pids: Option<PathBuf>,
     cpu: Option<(OwnedFd, Clock)>,
     cpu_directory: Option<(Version, PathBuf)>,
@@ -130,6 +133,7 @@ impl Meter {
             memory,
             peak,
             before: Cell::new(0),
+            seen: Cell::new(0),
             pids,
             cpu,
             cpu_directory,
@@ -198,6 +202,7 @@ impl Meter {
 
     /// The current make-up of the memory charge.
     pub fn memory_split(&self, at_us: u64) -> Option<MemorySplit> {
+        self.look();
         let (version, path) = self.memory.as_ref()?;
         let text = read(&path.join("memory.stat"))?;
         let get = |v1: &str, v2: &str| keyed(&text, if *version == Version::V1 { v1 } else { v2 });
@@ -253,7 +258,19 @@ impl Meter {
     }
 
     fn peak(&self) -> Option<u64> {
-        read_open(self.peak.as_ref()?.as_fd())?.trim().parse().ok()
+        if let Some(peak) = &self.peak {
+            return read_open(peak.as_fd())?.trim().parse().ok();
+        }
+        self.look();
+        Some(self.seen.get()).filter(|bytes| *bytes > 0)
+    }
+
+    /// Looks at the usage where the kernel keeps no peak.
+    fn look(&self) {
+        if let (None, Some((Version::V2, path))) = (&self.peak, &self.memory) {
+            let now = number(&path.join("memory.current")).unwrap_or(0);
+            self.seen.set(self.seen.get().max(now));
+        }
     }
 
     fn oom(&self, memory_limit: u64) -> Oom {
