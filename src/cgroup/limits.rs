@@ -89,16 +89,19 @@ impl Plan {
         asked: &str,
         occasion: Occasion<'_>,
     ) -> Result<(&'static dyn Backend, Dir)> {
-        let directory = self.directory(controller).ok_or_else(|| missing(controller, asked))?;
+        let directory = self.directory(controller).ok_or_else(|| self.missing(controller, asked))?;
         Ok((backend(directory.version), self.limits_dir(directory).noted(occasion.journal())))
     }
-}
 
-fn missing(controller: Controller, asked: &str) -> Error {
-    Error::Refused(format!(
-        "`linux.resources.{asked}` needs the `{}` cgroup controller, which this host does not offer",
-        controller.name(Version::V1)
-    ))
+    fn missing(&self, controller: Controller, asked: &str) -> Error {
+        let name = controller.name(Version::V1);
+        let why = if self.callers.iter().any(|directory| directory.controllers.contains(&controller)) {
+            "whose cgroups this user may not write to: have one delegated, or use `--systemd-cgroup` where the user's systemd runs"
+        } else {
+            "which this host does not offer"
+        };
+        Error::Refused(format!("`linux.resources.{asked}` needs the `{name}` cgroup controller, {why}"))
+    }
 }
 
 /// Writes every limit that is asked for.
@@ -201,7 +204,7 @@ pub(super) fn apply_devices(plan: &Plan, devices: &[oci_spec::runtime::LinuxDevi
         // An unprivileged caller's container has a user namespace: no device node can be made in it, and no file system
         // with devices mounted, so the rules are moot.
         let moot = devices.is_empty() || !plan.callers.is_empty();
-        return if moot { Ok(()) } else { Err(missing(Controller::Devices, "devices")) };
+        return if moot { Ok(()) } else { Err(plan.missing(Controller::Devices, "devices")) };
     };
     let rules = devices::rules(devices)?;
     match backend(directory.version).devices(&Dir::new(&directory.path), &rules) {

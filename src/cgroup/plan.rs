@@ -190,6 +190,14 @@ impl Plan {
         Some(format!("container's cgroup is not empty: `{}` has processes of others", directory.path.display()))
     }
 
+    /// Words of warning where a caller without privilege gets no cgroup of its own at all.
+    pub fn without(&self) -> Option<String> {
+        let none = self.directories.is_empty() && !self.callers.is_empty();
+        none.then(|| {
+            "the container has no cgroup of its own, because this user may make none: no limits, no pause, no statistics".to_owned()
+        })
+    }
+
     /// Whether all of it is the one v2 hierarchy.
     pub fn is_unified(&self) -> bool {
         self.directories.iter().chain(&self.callers).all(|directory| directory.version == Version::V2)

@@ -1,9 +1,11 @@
 //! Options of every command. They stand before or after the command's name.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand as _, ValueEnum};
 
+use crate::cli::Command;
 use crate::cli::log::Log;
 use crate::container::state::Root;
 use crate::error::Result;
@@ -156,6 +158,23 @@ impl Global {
     pub fn log(&self) -> Log<'_> {
         Log { file: self.log.as_deref(), format: self.log_format, debug: self.debug }
     }
+}
+
+/// `--rootless true` as runc takes it: before the command the value may be a word of its own. After it the option needs
+/// none, as in `spec --rootless`, and a word may be the container's.
+pub fn join_rootless(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let command = |word: &OsString| Command::has_subcommand(&word.to_string_lossy());
+    let before = arguments.iter().skip(1).position(command).map_or(arguments.len(), |at| at + 1);
+    let option = arguments[..before].iter().position(|word| word == "--rootless");
+    if let Some(at) = option
+        && let Some(value) =
+            arguments.get(at + 1).filter(|value| ["auto", "true", "false"].iter().any(|it| value == it))
+    {
+        let mut joined = OsString::from("--rootless=");
+        joined.push(value);
+        arguments.splice(at..=at + 1, [joined]);
+    }
+    arguments
 }
 
 fn annotation(text: &str) -> std::result::Result<(String, String), String> {

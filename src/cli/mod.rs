@@ -91,7 +91,7 @@ struct Version {
 /// Runs the command line and gives its exit status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     entry::adopt();
-    let arguments = isolate::rewrite(arguments.into_iter().collect());
+    let arguments = global::join_rootless(isolate::rewrite(arguments.into_iter().collect()));
     let (global, command) = match parse(&arguments) {
         Ok(parsed) => parsed,
         Err(error) => {

@@ -176,7 +176,7 @@ impl<'a> Plan<'a> {
             ..Setting::default()
         };
         let mut process = ProcessPlan::new(&process, linux, &setting)?;
-        process.warnings.extend(cgroup.occupied());
+        process.warnings.extend(cgroup.occupied().or_else(|| cgroup.without()));
         process.check_host()?;
         let seccomp = match linux.and_then(|linux| linux.seccomp().as_ref()) {
             Some(profile) if options.judge.is_none() => Some(seccomp::cached(&root.path().join(".seccomp"), profile)?),

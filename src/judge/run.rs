@@ -191,6 +191,12 @@ impl<'a> Run<'a> {
     /// As [`Judge::judge`].
     pub fn new(judge: &'a Judge<'a>, request: Request) -> Result<Run<'a>> {
         let report = judge.report_for(&request.subject)?;
+        if request.permissive && report.missing.contains(&"privilege") {
+            return Err(Error::Refused(
+                "judging needs root, with `--permissive` too: without a cgroup of its own a program's CPU time and memory are unknown"
+                    .to_owned(),
+            ));
+        }
         if !report.missing.is_empty() && !request.permissive {
             let missing: Vec<String> = report
                 .controls
