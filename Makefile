@@ -131,7 +131,7 @@ conformance-peers-docs: peers build ## the same, and write docs/conformance-peer
 	$(CONFORMANCE_PEERS) --docs docs/conformance-peers.md
 
 .PHONY: test-vm
-test-vm: deps-test ## run suites in emulated machines: cgroup v2, v2 with systemd, v1 with systemd, an older kernel (minutes)
+test-vm: deps-test ## run suites on other kernels and cgroup layouts, in emulated machines (a quarter of an hour)
 	@integration/ci/need qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap mkfs.ext4:e2fsprogs
 	$(PYTHON) integration/vm/run all
 

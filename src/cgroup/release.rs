@@ -169,7 +169,12 @@ impl Cgroup {
         let Some(freezer) = freezer.filter(|_| !self.plan.unentered && !self.is_shared()) else { return Ok(()) };
         let dir = Dir::new(&freezer.path);
         backend(Version::V1).set_frozen(&dir, false)?;
-        for pid in self.procs()? {
+        // On v1 alone it is the freezer that says who is a member, and a stray has left just that.
+        let mut pids = BTreeSet::new();
+        for directory in self.plan.directories.iter().filter(|directory| !directory.shared) {
+            collect(&directory.path, &mut pids)?;
+        }
+        for pid in pids {
             match dir.try_write("cgroup.procs", &pid.to_string()) {
                 Ok(()) | Err(Errno::ESRCH) => {}
                 Err(errno) => return Err(errno).at("thaw process", pid),
