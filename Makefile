@@ -38,7 +38,7 @@ deps: ## install what a build and a judged run need, if missing
 .PHONY: deps-test
 deps-test: deps deps-packaging ## install what the tests need, if missing
 	@integration/ci/need /var/lib/dpkg/info/busybox-static.list:busybox-static crun:crun runc:runc strace:strace criu:criu \
-		newuidmap:uidmap ip:iproute2 mkfs.ext4:e2fsprogs jq:jq \
+		newuidmap:uidmap ip:iproute2 mkfs.ext4:e2fsprogs jq:jq qemu-system-x86_64:qemu-system-x86 \
 		go:golang-go javac:default-jdk-headless node:nodejs tsc:node-typescript \
 		$(PYTHON_MODULES)/pytest:python3-pytest $(PYTHON_MODULES)/jsonschema:python3-jsonschema
 	@integration/ci/unpack prometheus $(TARGET_DIR)/prometheus
@@ -132,7 +132,7 @@ conformance-peers-docs: peers build ## the same, and write docs/conformance-peer
 
 .PHONY: test-vm
 test-vm: deps-test ## run suites on other kernels and cgroup layouts, in emulated machines (a quarter of an hour)
-	@integration/ci/need qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap mkfs.ext4:e2fsprogs
+	@integration/ci/need debootstrap:debootstrap
 	$(PYTHON) integration/vm/run all
 
 .PHONY: bench

@@ -100,7 +100,8 @@ fn interfaces_are_those_of_the_containers_own_namespace() {
     let mut names: Vec<_> =
         event["data"]["network_interfaces"].as_array().unwrap().iter().map(|it| it["Name"].as_str().unwrap()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["veth-a", "veth-b"]);
+    // The `ip` of busybox leaves the other end's name to the kernel.
+    assert!(matches!(names[..], ["veth-a", "veth-b" | "veth0"]), "{names:?}");
     assert_eq!(event["data"]["network_interfaces"][0]["TxBytes"], 0);
     own.kill_and_delete();
     host.kill_and_delete();
