@@ -105,6 +105,9 @@ fn memory_and_swap_have_their_files_and_high_is_left_alone() {
     files(&c, &[("memory.max", "83886080"), ("memory.swap.max", "41943040")]);
     t.runtime(&["update", "--memory", "-1", &c.id]).ok();
     files(&c, &[("memory.max", "max"), ("memory.swap.max", "max"), ("memory.low", "33554432")]);
+    // v2 would take it, and kill for it.
+    update(&c, &json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}})).denied().says(&["memory"]);
+    assert_eq!((file(&c, "memory.max").as_str(), c.status().as_str()), ("max", "running"));
     // There is no limit to hold a sum against.
     t.runtime(&["update", "--memory-swap", "120m", &c.id]).denied().says(&["memory.swap", "needs memory.limit"]);
     c.kill_and_delete();
@@ -603,6 +606,31 @@ fn a_container_in_a_container_has_limits_of_its_own() {
     let outer = t.bundle(outer);
     let out = outer.run().ok();
     assert_eq!(out.stdout, "9\ndeep\n/sys/fs/cgroup/leaf/\n50\n", "{out:#?}");
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_container_that_gives_its_controllers_away_is_entered_limited_frozen_and_ended() {
+    v2_only!();
+    let t = Test::new();
+    let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]});
+    let script = "cd /sys/fs/cgroup && mkdir leaf work && echo 1 > leaf/cgroup.procs && echo +pids > cgroup.subtree_control && \
+                  echo 3 > work/pids.max && { sleep 1000 & echo $! > work/cgroup.procs; } && echo up; exec sleep 1000";
+    let spec = sh(script).without_mount("/sys/fs/cgroup").mount(mount).namespace(json!({"type": "cgroup"}));
+    let c = t.bundle(spec.resources(json!({"pids": {"limit": 30}})));
+    c.up();
+    c.wait_output("up");
+    // Its own cgroup takes no process any more: who comes is beside the first one.
+    assert_eq!(c.exec(&["cat", "/proc/self/cgroup"]).ok().line(), "0::/leaf");
+    assert_eq!(c.exec_with(&["--cgroup", "work"], &["cat", "/proc/self/cgroup"]).ok().line(), "0::/work");
+    update(&c, &json!({"pids": {"limit": 20}})).ok();
+    assert_eq!((file(&c, "pids.max").as_str(), file(&c, "pids.current").as_str()), ("20", "2"));
+    t.runtime(&["pause", &c.id]).ok();
+    assert_eq!(counted(&c, "cgroup.events", "frozen"), 1);
+    t.runtime(&["resume", &c.id]).ok();
+    let pids = t.runtime(&["ps", "--format", "json", &c.id]).ok().json();
+    assert_eq!(pids.as_array().map(Vec::len), Some(2), "{pids}");
+    c.kill_and_delete();
     t.assert_nothing_left();
 }
 

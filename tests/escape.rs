@@ -445,12 +445,21 @@ fn two_containers_that_swap_a_symlink_while_mounting_cannot_leave_the_rootfs() {
 
 #[test]
 fn a_readonly_cgroup_mount_cannot_raise_the_containers_own_limits() {
+    let (files, directory, limit) = if unified() {
+        ("memory.max memory.high pids.max cpu.weight cgroup.procs cgroup.subtree_control", "sub", "memory.max")
+    } else {
+        (
+            "memory/memory.limit_in_bytes pids/pids.max cpu/cpu.shares devices/devices.allow",
+            "memory/sub",
+            "memory/memory.limit_in_bytes",
+        )
+    };
     for namespace in [false, true] {
-        let mut spec = sh("for f in memory/memory.limit_in_bytes pids/pids.max cpu/cpu.shares devices/devices.allow; do \
-                           (echo 999 > /sys/fs/cgroup/$f) 2>/dev/null && echo \"wrote $f\"; done; \
-                           mkdir /sys/fs/cgroup/memory/sub 2>/dev/null && echo made; cat /sys/fs/cgroup/memory/memory.limit_in_bytes")
-            .caps(&["CAP_DAC_OVERRIDE"])
-            .resources(json!({"memory": {"limit": 64 << 20}}));
+        let script = format!(
+            "cd /sys/fs/cgroup; for f in {files}; do [ -e $f ] || echo \"no $f\"; (echo 999 > $f) 2>/dev/null && echo \"wrote $f\"; \
+             done; mkdir {directory} 2>/dev/null && echo made; cat {limit}"
+        );
+        let mut spec = sh(&script).caps(&["CAP_DAC_OVERRIDE"]).resources(json!({"memory": {"limit": 64 << 20}}));
         if namespace {
             spec = spec.namespace(json!({"type": "cgroup"}));
         }
