@@ -246,6 +246,8 @@ fn judged(root: &Root, survey: &mut Survey) -> Result<()> {
         let leftover = Leftover::new(Kind::Ids, place.display(), reason).aged(&place);
         match &found.owner {
             Some(owner) if lives.contains(owner.id.as_str()) => {}
+            // Released since it was read: its supervisor has ended as it should.
+            _ if !place.exists() => {}
             Some(owner) => {
                 survey.leftovers.push(leftover.of(&owner.id, Some(owner.supervisor)));
                 orphans.insert(owner.id.as_str());
