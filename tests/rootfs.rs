@@ -33,6 +33,11 @@ fn main() {
         }
         return;
     }
+    // What a mount inherits is decided here: with systemd the host's mounts are shared, elsewhere they are private.
+    rustbox::sys::process::unshare(libc::CLONE_NEWNS).expect("a mount namespace");
+    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
+
     let mut failed = 0;
     for (name, case) in &cases {
         match case() {

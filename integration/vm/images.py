@@ -27,7 +27,7 @@ MASKED += ["getty@tty1.service", "serial-getty@ttyS0.service", "systemd-tmpfiles
 MASKED += ["systemd-pstore.service", "systemd-random-seed.service", "remote-fs.target", "modprobe@.service", "tmp.mount"]
 USER = 1000
 # Of the kernel's modules, in the order in which they are loaded.
-MODULES = ["drivers/net/veth.ko", "drivers/net/dummy.ko"]
+MODULES = ["drivers/net/veth.ko", "drivers/net/dummy.ko", "fs/overlayfs/overlay.ko"]
 
 
 def sh(*words, **options):
