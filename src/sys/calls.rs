@@ -97,12 +97,17 @@ pub const CALLS: [Call; 12] = [
 
 /// Asks for each call.
 pub fn look() -> impl Iterator<Item = (Call, Answer)> {
-    let privileged = nix::unistd::geteuid().is_root() && !super::process::in_user_namespace();
+    let root = nix::unistd::geteuid().is_root();
+    let privileged = root && !super::process::in_user_namespace();
+    let able = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN).unwrap_or(false);
+    // An exporter of metrics in a service's confinement would tell of the service, not of the host.
+    let confined = root && !able;
     CALLS.into_iter().map(move |call| {
         let [a, b, c, d, e] = call.arguments;
         // SAFETY: each set of arguments is refused before any memory is looked at: no descriptor, no address or no size is
         // valid in it.
         let answer = match check(unsafe { libc::syscall(call.number, a, b, c, d, e) }) {
+            Err(_) if confined => Answer::There,
             Err(Errno::ENOSYS) => Answer::Missing,
             // Mounting needs a privilege, and whether the caller has it is asked first.
             Err(Errno::EPERM) if mounts(call.number) && !privileged => Answer::There,

@@ -247,7 +247,7 @@ fn judged(root: &Root, survey: &mut Survey) -> Result<()> {
         match &found.owner {
             Some(owner) if lives.contains(owner.id.as_str()) => {}
             // Released since it was read: its supervisor has ended as it should.
-            _ if !place.exists() => {}
+            _ if place.symlink_metadata().is_err() => {}
             Some(owner) => {
                 survey.leftovers.push(leftover.of(&owner.id, Some(owner.supervisor)));
                 orphans.insert(owner.id.as_str());
