@@ -238,6 +238,27 @@ fn a_paused_container_is_saved_and_stays_paused_or_goes() {
 }
 
 #[test]
+fn a_stream_that_the_program_has_put_elsewhere_is_still_the_hosts() {
+    rustbox_only!();
+    let criu = need_criu!();
+    let t = Test::new();
+    // As a shell does for as long as `echo > file` takes.
+    let c = t.bundle(sh("exec 10>&1 >/dev/shm/log; echo up; while :; do sleep 0.02; done"));
+    c.up();
+    until("the program's log", || c.exec(&["cat", "/dev/shm/log"]).stdout == "up\n");
+    let images = Images::of(&c, &criu);
+    let out = images.checkpoint(&[]);
+    assert_eq!(out.code, 0, "{out:#?}\n{}", images.log("dump.log"));
+    let out = images.restore(&[]);
+    assert_eq!(out.code, 0, "{out:#?}\n{}", images.log("restore.log"));
+    let stream = |fd| fs::read_link(format!("/proc/{}/fd/{fd}", c.pid())).unwrap();
+    assert_eq!(stream(1), PathBuf::from("/dev/shm/log"));
+    assert!(stream(10).starts_with(t.path("io")), "{:?}", stream(10));
+    c.kill_and_delete();
+    t.assert_nothing_left();
+}
+
+#[test]
 fn leave_running_lets_the_container_go_on() {
     rustbox_only!();
     let criu = need_criu!();

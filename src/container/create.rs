@@ -21,7 +21,7 @@ use crate::container::pending::{Pending, undo};
 use crate::container::report::Report;
 use crate::container::running_hook;
 use crate::container::spawn::{Conversation, introduced, spawn};
-use crate::container::state::{Directory, Record, Root, Status, new_record};
+use crate::container::state::{Directory, Record, Root, Status, new_record, streams};
 use crate::error::{Error, Result};
 use crate::init::channel::{Channel, Message};
 use crate::init::process::{ProcessPlan, Setting, keeps_groups};
@@ -186,6 +186,9 @@ impl<'a> Plan<'a> {
         let mut record = new_record(id, &bundle.dir, rootfs.path().to_owned(), spec, cgroup, own_pid_namespace)?;
         record.ungated = options.ungated;
         record.notify.clone_from(&options.notify);
+        if options.judge.is_none() {
+            record.streams = streams(spec);
+        }
         record.resctrl = linux
             .and_then(|linux| linux.intel_rdt().as_ref())
             .map(|rdt| crate::init::intel_rdt::plan(id, rdt))

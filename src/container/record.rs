@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup;
 use crate::container::identity::{self, ProcessId};
 use crate::error::{At, Context, Error, Result};
-use crate::sys::{Errno, path};
+use crate::sys::{Errno, path, process};
 use crate::worker;
 
 /// The layout that this program writes; another one is refused.
@@ -61,6 +61,9 @@ pub struct Record {
     /// The directory in the container where its program says that it is ready (NOTIFY_SOCKET).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<String>,
+    /// Its standard streams as they were given to it ([`streams`]): by now it may have others in their places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<String>,
 }
 
 /// Reads the record in a container's directory.
@@ -146,5 +149,27 @@ pub fn new_record(
         no_process: spec.process().is_none(),
         resctrl: None,
         notify: None,
+        streams: Vec::new(),
     })
+}
+
+/// This process's standard streams in CRIU's words, by which `checkpoint` and `restore` know those of a container that got
+/// them: `pipe:[4711]`, `file[MOUNT:INODE]` in hexadecimal for what has a path, and what `/proc` calls it for the rest.
+/// None for a program with a terminal, which is made in the container.
+pub fn streams(spec: &Spec) -> Vec<String> {
+    if spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal) == Some(true) {
+        return Vec::new();
+    }
+    (0..3).map(stream).collect()
+}
+
+fn stream(fd: i32) -> String {
+    let file = format!("/proc/self/fd/{fd}");
+    let link = std::fs::read_link(&file).unwrap_or_default().to_string_lossy().into_owned();
+    let key = || {
+        let stat = nix::sys::stat::fstat(fd).ok()?;
+        let mount = path::mount_id(process::inherited(fd).ok()?).ok()?;
+        Some(format!("file[{mount:x}:{:x}]", stat.st_ino))
+    };
+    if link.starts_with('/') { key().unwrap_or(link) } else { link }
 }

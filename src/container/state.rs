@@ -21,7 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::container::identity::{self, ProcessId};
-pub use crate::container::record::{Record, new_record, read_init, read_record, read_spec};
+pub use crate::container::record::{Record, new_record, read_init, read_record, read_spec, streams};
 use crate::error::{At, Error, Result};
 use crate::judge::monitor;
 use crate::sys::lock::{FlockArg, Lock};

@@ -79,7 +79,7 @@ pub fn checkpoint(root: &Root, id: &str, dump: &Dump) -> Result<Option<Deleted>>
         }
     }
     if !dump.pre_dump {
-        let description = Description::of(live.process.pid, &spec)?;
+        let description = Description::of(live.process.pid, &spec, &record.streams)?;
         for point in &description.external {
             options.message(23, Message::default().bytes(1, point.as_bytes()).bytes(2, point.as_bytes()));
         }

@@ -17,14 +17,14 @@ use crate::error::{At, Error, Result};
 pub(super) struct Description {
     /// Mount points of what belongs to the host, by which CRIU asks for it.
     pub external: Vec<String>,
-    /// What stdin, stdout and stderr of the first process were, in CRIU's words: `pipe:[4711]`, or `file[MOUNT:INODE]` for a
-    /// file of the host.
+    /// What stdin, stdout and stderr of the container were, in CRIU's words: `pipe:[4711]`, or `file[MOUNT:INODE]` for a file
+    /// of the host; empty for what is none of the host's.
     pub descriptors: Vec<String>,
 }
 
 impl Description {
-    /// Looks at a container.
-    pub(super) fn of(pid: libc::pid_t, spec: &Spec) -> Result<Description> {
+    /// Looks at a container that was given these standard streams.
+    pub(super) fn of(pid: libc::pid_t, spec: &Spec, streams: &[String]) -> Result<Description> {
         let host = mounts("/proc/self/mountinfo")?;
         let host: HashSet<_> = host.0.iter().map(|mount| mount.majmin.as_str()).collect();
         let container = mounts(&format!("/proc/{pid}/mountinfo"))?;
@@ -38,7 +38,9 @@ impl Description {
         });
         let external = external.map(|mount| mount.mount_point.to_string_lossy().into_owned()).collect();
         let known: HashSet<_> = container.0.iter().map(|mount| mount.mnt_id).collect();
-        Ok(Description { external, descriptors: (0..3).map(|fd| descriptor(pid, fd, &known)).collect() })
+        let descriptors =
+            streams.iter().map(|it| if is_hosts(it, &known) { it.clone() } else { String::new() }).collect();
+        Ok(Description { external, descriptors })
     }
 
     /// The standard streams that are files of the host.
@@ -49,7 +51,7 @@ impl Description {
     /// The standard streams that the restored process takes from the one that restores, with their numbers.
     pub(super) fn inherited(&self) -> impl Iterator<Item = (&str, i32)> {
         let names = self.descriptors.iter().map(String::as_str).zip(0..);
-        names.filter(|(name, _)| name.starts_with("file[") || name.starts_with("pipe:"))
+        names.filter(|(name, _)| !name.is_empty())
     }
 
     /// Writes it beside the images.
@@ -86,17 +88,11 @@ impl Description {
     }
 }
 
-/// A descriptor of a process by what it is; a file on a mount that the container does not have is the host's.
-fn descriptor(pid: libc::pid_t, fd: i32, mounts: &HashSet<i32>) -> String {
-    let path = format!("/proc/{pid}/fd/{fd}");
-    let outside = || {
-        let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
-        let mount: i32 = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()?;
-        let stat = nix::sys::stat::stat(path.as_str()).ok()?;
-        (!mounts.contains(&mount)).then(|| format!("file[{mount:x}:{:x}]", stat.st_ino))
-    };
-    let link = std::fs::read_link(&path).unwrap_or_default().to_string_lossy().into_owned();
-    if link.starts_with('/') { outside().unwrap_or(link) } else { link }
+/// Whether a stream of the host's cannot be restored from what the container has: a pipe, or a file on a mount that the
+/// container does not have.
+fn is_hosts(stream: &str, mounts: &HashSet<i32>) -> bool {
+    let mount = stream.strip_prefix("file[").and_then(|rest| i32::from_str_radix(rest.split(':').next()?, 16).ok());
+    stream.starts_with("pipe:[") || mount.is_some_and(|mount| !mounts.contains(&mount))
 }
 
 fn mounts(file: &str) -> Result<MountInfos> {

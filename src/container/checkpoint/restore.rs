@@ -17,7 +17,7 @@ use crate::container::namespaces::Namespaces;
 use crate::container::pid_file;
 use crate::container::report::Report;
 use crate::container::running_hook;
-use crate::container::state::{Directory, Record, Root, Status, new_record};
+use crate::container::state::{Directory, Record, Root, Status, new_record, streams};
 use crate::error::{At, Error, Result};
 use crate::init::rootfs::{CgroupView, Rootfs, RootfsContext};
 use crate::spec::{self, Bundle};
@@ -132,6 +132,7 @@ impl<'a> Plan<'a> {
         let own_pid_namespace = namespaces.new & libc::CLONE_NEWPID != 0;
         let mut record = new_record(id, &bundle.dir, rootfs.path().to_owned(), spec, cgroup, own_pid_namespace)?;
         record.ungated = true;
+        record.streams = streams(spec);
         Ok(Plan { bundle, asked, namespaces, rootfs, record, init: None, init_file: None, hooks_ran: false })
     }
 
