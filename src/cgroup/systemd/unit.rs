@@ -68,7 +68,7 @@ impl Unit {
     /// The directory of the scope below its manager's: `a-b.slice` lies in `a.slice` (systemd.slice(5)).
     pub fn path(&self) -> String {
         let mut path = String::new();
-        let stem = self.slice.trim_end_matches(".slice");
+        let stem = self.slice.strip_suffix(".slice").unwrap_or(&self.slice);
         if stem != "-" {
             for (at, _) in stem.match_indices('-').chain([(stem.len(), "")]) {
                 path.push_str(&stem[..at]);
@@ -109,6 +109,7 @@ mod tests {
         assert_eq!(parse(":cri:x").unwrap().path(), "system.slice/cri-x.scope");
         assert_eq!(parse("-.slice:cri:x").unwrap().path(), "cri-x.scope");
         assert_eq!(parse("a.slice::x").unwrap().name, "x.scope");
+        assert_eq!(parse("a.slice.slice::x").unwrap().path(), "a.slice.slice/x.scope");
         assert_eq!(Unit::parse(None, "web", Manager::System).unwrap().path(), "system.slice/rustbox-web.scope");
         assert_eq!(Unit::parse(None, "web", Manager::User).unwrap().slice, "user.slice");
     }
