@@ -81,28 +81,49 @@ batch-soak: deps-test ## judge 2,000 mixed jobs by one batch: every verdict righ
 differential: deps-test ## hold 320 configurations by rustbox against crun and libcontainer (minutes)
 	RUSTBOX_DIFFERENTIAL=320 cargo test --locked --test differential -- --nocapture
 
-.PHONY: hostile
-hostile: deps-test build ## payloads that try to break out, in every language; writes docs/security-report.md (minutes)
-	integration/hostile/claims
-	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/hostile/run --report docs/security-report.md
-
+# What the suites below have found, each in a file, until the report is written of all of them.
+FOUND = $(abspath $(TARGET_DIR))/hostile
 COUNT ?= $(if $(filter hostile-load,$(MAKECMDGOALS)),2000,20000)
 SEED ?= 1
+SECONDS ?= $(if $(filter soak,$(MAKECMDGOALS)),3600,600)
+
+.PHONY: hostile
+hostile: ## payloads, mutated configurations, fuzzing, runs under pressure; writes docs/security-report.md (an hour)
+	$(MAKE) --no-print-directory hostile-payloads
+	$(MAKE) --no-print-directory hostile-configs
+	$(MAKE) --no-print-directory fuzz
+	$(MAKE) --no-print-directory hostile-load
+	$(MAKE) --no-print-directory security-report
+
+.PHONY: security-report
+security-report:
+	integration/hostile/report $(FOUND) >docs/security-report.md
+
+.PHONY: hostile-payloads
+hostile-payloads: deps-test build ## payloads that try to break out, in every language (minutes)
+	integration/hostile/claims
+	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/hostile/run --result $(FOUND)/payloads.json
+
+.PHONY: hostile-configs
+hostile-configs: deps-test build ## COUNT mutated configurations through create and delete, as root (minutes)
+	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/hostile/mutate --count $(COUNT) --seed $(SEED) --keep $(FOUND)/configs --result $(FOUND)/configurations.json
 
 .PHONY: hostile-load
 hostile-load: deps-test build ## COUNT judged runs under pressure from outside, supervisors killed at random (half an hour)
 	@integration/ci/need stress-ng:stress-ng
-	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/hostile/load --count $(COUNT) --seed $(SEED)
-
-SECONDS ?= 300
+	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/hostile/load --count $(COUNT) --seed $(SEED) --result $(FOUND)/load.json
 
 .PHONY: fuzz
-fuzz: deps-test ## random documents, evidence, profiles and tables of mounts into what reads them, for SECONDS
-	integration/hostile/fuzz $(SECONDS)
+fuzz: deps-test deps-fuzz ## what reads text, by cargo-fuzz, for SECONDS; with KEEP=1 the corpora grow
+	$(PYTHON) integration/fuzz/run $(SECONDS) $(if $(KEEP),--keep) --result $(FOUND)/fuzz.json
 
-.PHONY: hostile-configs
-hostile-configs: deps-test build ## COUNT mutated configurations through create and delete, as root (half an hour)
-	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/hostile/mutate --count $(COUNT) --seed $(SEED) --keep $(abspath $(TARGET_DIR))/hostile-configs
+.PHONY: deps-fuzz
+deps-fuzz: deps
+	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+
+.PHONY: soak
+soak: deps-test build ## judge and run containers for SECONDS, an hour: nothing may grow; writes docs/soak.svg
+	RUSTBOX_BIN=$(BIN) $(PYTHON) integration/hostile/soak $(SECONDS) --result $(FOUND)/soak.json --chart docs/soak.svg
 
 .PHONY: conformance
 conformance: deps-test build ## hold rustbox, runc and crun to the OCI runtime specification
@@ -183,7 +204,7 @@ integration-kubernetes: build ## Kubernetes over containerd, built from Debian's
 lint: deps ## check formatting, clippy, and (if installed) cargo-deny and shellcheck
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	if command -v shellcheck >/dev/null; then shellcheck .ci/run integration/ci/{kubernetes,need,rust,test,unpack} integration/peers/fetch; fi
+	if command -v shellcheck >/dev/null; then shellcheck .ci/run integration/ci/{kubernetes,need,reproducible,rust,sanitize,test,unpack} integration/peers/fetch; fi
 	if command -v cargo-deny >/dev/null; then cargo deny --locked check; else echo "cargo-deny: not installed, see make deny"; fi
 
 .PHONY: deny
@@ -194,6 +215,14 @@ deny: deps ## check licences, advisories and sources, installing cargo-deny if m
 .PHONY: sbom
 sbom: deps ## write what is in the binary to target/sbom.json (CycloneDX)
 	integration/ci/sbom >target/sbom.json
+
+.PHONY: sanitize
+sanitize: deps-test ## the library's tests under AddressSanitizer (minutes)
+	integration/ci/sanitize
+
+.PHONY: reproducible
+reproducible: deps ## build the release twice, at two places, and compare (a quarter of an hour)
+	integration/ci/reproducible $(TARGET_DIR)/reproducible
 
 .PHONY: unsafe-docs
 unsafe-docs: ## write the inventory of unsafe code, docs/unsafe.md

@@ -182,7 +182,11 @@ impl Layout {
         Ok(Self::new(hierarchies))
     }
 
-    fn from_mountinfo(text: &str) -> Result<Self> {
+    /// The layout by a table of mounts (proc(5)).
+    ///
+    /// # Errors
+    /// Where a v2 hierarchy cannot be read.
+    pub fn from_mountinfo(text: &str) -> Result<Self> {
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         let mut v2 = None;
         for mount in text.lines().filter_map(Mount::parse) {

@@ -226,7 +226,11 @@ fn run(global: &Global, args: &Args, locked: &Locked) -> Result<u8> {
     Ok(outcome.exit_code())
 }
 
-fn program(args: &Args) -> Result<Program> {
+/// The program that the options mean.
+///
+/// # Errors
+/// [`Error::Usage`] for a directory rule that is none.
+pub fn program(args: &Args) -> Result<Program> {
     let mut rules = if args.no_default_dirs { Rules::default() } else { Rules::standard()? };
     args.dir.iter().try_for_each(|text| rules.set(text))?;
     let kib = |value: Option<u64>| value.map(|kib| kib.saturating_mul(1024));

@@ -81,9 +81,9 @@ fn stat(pid: libc::pid_t) -> Result<Option<Vec<u8>>> {
 
 /// A field of `/proc/<pid>/stat` after the second, by its number in proc_pid_stat(5). The name in field 2 may hold anything,
 /// also `)`: the last one counts.
-fn field(stat: &[u8], number: usize) -> Option<&str> {
+pub fn field(stat: &[u8], number: usize) -> Option<&str> {
     let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
-    std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace().nth(number - 3)
+    std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace().nth(number.checked_sub(3)?)
 }
 
 /// A handle of this very process, or `None` where it has ended (a zombie has).

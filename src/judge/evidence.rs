@@ -196,12 +196,6 @@ pub enum KillCause {
     Seccomp,
     /// The pids limit was hit at a rate no honest program has.
     PidsRate,
-    /// A signal storm.
-    SignalRate,
-    /// Programs executed at a rate no honest program has.
-    ExecRate,
-    /// Descriptors exhausted on purpose.
-    Descriptors,
     /// The run was cancelled.
     Cancelled,
 }

@@ -1,6 +1,6 @@
 //! Classic BPF as seccomp uses it: the few instructions, and a balanced decision tree over system call numbers.
 
-use crate::sys::seccomp::{Instruction, action};
+use crate::sys::seccomp::{Data, Instruction, action};
 
 /// Load a 32-bit word of `struct seccomp_data`.
 pub const LD: u16 = 0x20;
@@ -146,9 +146,8 @@ fn emit(ranges: &[Range], code: &mut Vec<Instruction>, falls: &mut Vec<usize>) {
     emit(high, code, falls);
 }
 
-/// Evaluates a program as the kernel does: `None` for anything the kernel's checker would refuse.
-#[cfg(test)]
-pub(crate) fn run(program: &[Instruction], data: &crate::sys::seccomp::Data) -> Option<u32> {
+/// Evaluates a program as the kernel does: `None` for anything the kernel's checker would refuse. By it filters are tested.
+pub fn run(program: &[Instruction], data: &Data) -> Option<u32> {
     let mut words = [0u32; 16];
     words[0] = data.nr as u32;
     words[1] = data.arch;
@@ -185,7 +184,6 @@ pub(crate) fn run(program: &[Instruction], data: &crate::sys::seccomp::Data) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::seccomp::Data;
 
     fn answer(program: &[Instruction], nr: u32) -> Option<u32> {
         run(program, &Data { nr: nr as i32, arch: NATIVE, ..Data::default() })

@@ -15,7 +15,7 @@ use crate::sys::seccomp::Instruction;
 const EM_S390: u32 = 0x16;
 
 /// The prologue for `profile`; empty where none is wanted. It falls through into the profile's own program.
-pub(super) fn prologue(profile: &LinuxSeccomp) -> Vec<Instruction> {
+pub fn prologue(profile: &LinuxSeccomp) -> Vec<Instruction> {
     let wanted = match profile.default_action() {
         LinuxSeccompAction::ScmpActAllow
         | LinuxSeccompAction::ScmpActLog

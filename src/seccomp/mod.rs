@@ -11,7 +11,7 @@
 
 pub mod bpf;
 pub mod cache;
-mod enosys;
+pub mod enosys;
 pub mod judge;
 pub mod notify;
 pub mod profile;

@@ -178,8 +178,11 @@ fn comparison(arg: &LinuxSeccompArg) -> Option<ScmpArgCompare> {
     Some(ScmpArgCompare::new(index, operator, value))
 }
 
-/// libseccomp 2.5 exports to a descriptor only.
-pub(super) fn export(context: &ScmpFilterContext) -> Result<Vec<Instruction>> {
+/// The program of a filter: libseccomp 2.5 exports to a descriptor only.
+///
+/// # Errors
+/// [`Error::Other`] with libseccomp's words.
+pub fn export(context: &ScmpFilterContext) -> Result<Vec<Instruction>> {
     let mut file = std::fs::File::from(
         memfd_create(c"rustbox-seccomp", MemFdCreateFlag::MFD_CLOEXEC).at("memfd_create", "seccomp")?,
     );

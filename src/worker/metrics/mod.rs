@@ -99,9 +99,6 @@ fn ended(step: &Step) {
         Cause::FseLimitExceeded => (&table::LIMIT_VIOLATIONS, "file_size"),
         Cause::PleCgroupPids => (&table::LIMIT_VIOLATIONS, "processes"),
         Cause::AbusePidsRate => (&table::ABUSE, "pids_rate"),
-        Cause::AbuseSignalRate => (&table::ABUSE, "signal_rate"),
-        Cause::AbuseExecRate => (&table::ABUSE, "exec_rate"),
-        Cause::AbuseDescriptors => (&table::ABUSE, "descriptors"),
         _ => return,
     };
     add(metric, value, 1);

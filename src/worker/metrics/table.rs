@@ -152,9 +152,6 @@ pub static BY_CAUSE: Metric =
             "ple_cgroup_pids",
             "sv_seccomp",
             "abuse_pids_rate",
-            "abuse_signal_rate",
-            "abuse_exec_rate",
-            "abuse_descriptors",
             "ce_nonzero_exit",
             "ce_fatal_signal",
             "ce_time_limit",
@@ -244,7 +241,7 @@ pub static ABUSE: Metric = Metric::counter(
     272..288,
     "Steps of judged runs that were stopped for abuse, by its pattern",
 )
-.by("pattern", &["pids_rate", "signal_rate", "exec_rate", "descriptors"]);
+.by("pattern", &["pids_rate"]);
 
 /// The worker's health.
 pub static WORKER_HEALTH: Metric =
