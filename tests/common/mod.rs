@@ -31,6 +31,12 @@ pub use spec::{Spec, sh, spec};
 /// No command of a runtime takes longer than this; one that does is killed and its test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How many times as long as elsewhere a program takes here, by the clock and of CPU time: `RUSTBOX_TEST_SLOWNESS`, which is
+/// set where the processor is emulated.
+pub fn slowness() -> u32 {
+    std::env::var("RUSTBOX_TEST_SLOWNESS").map_or(1, |text| text.parse().expect("RUSTBOX_TEST_SLOWNESS is a number"))
+}
+
 /// Ends the test and says why; `make test` counts the lines.
 macro_rules! skip {
     ($($reason:tt)*) => {{
@@ -250,6 +256,8 @@ impl Test {
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("RUSTBOX_TEST", &self.tag)
+            // A slow machine's own: its compilers have more time.
+            .envs(std::env::var_os("RUSTBOX_BUNDLES").map(|bundles| ("RUSTBOX_BUNDLES", bundles)))
             .env("RUSTBOX_STATE_DIR", self.path("worker"))
             .current_dir(&self.dir)
             .stdin(stdin)
@@ -323,16 +331,17 @@ impl Running {
     pub fn wait(mut self) -> Out {
         let start = Instant::now();
         let mut pause = Duration::from_micros(500);
+        let patience = PATIENCE * slowness();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > patience {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 self.ended = true;
                 let stderr = fs::read_to_string(&self.stderr).unwrap_or_default();
-                panic!("still running after {PATIENCE:?}: {}: {stderr}", self.what);
+                panic!("still running after {patience:?}: {}: {stderr}", self.what);
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(8));
@@ -560,8 +569,9 @@ pub fn refused(cases: Vec<(Spec, &[&str])>) {
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
+    let patience = Duration::from_secs(10) * slowness();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "timed out waiting for {what}");
+        assert!(start.elapsed() < patience, "timed out waiting for {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
