@@ -148,7 +148,9 @@ fn a_shared_cgroup_is_joined_and_outlives_the_container() {
     let (_guard, plan) = planned("shared");
     let first = plan.create(None).unwrap();
     let mut guest = spawn(first.entry().unwrap(), "exec sleep 60");
-    wait_for_procs(&first, 1);
+    // It enters one hierarchy after the other.
+    let comm = format!("/proc/{}/comm", guest.0.id());
+    wait_for("sleep", || std::fs::read_to_string(&comm).unwrap() == "sleep\n");
     let second = plan.create(None).unwrap();
     assert!(second.plan().directories.iter().all(|directory| directory.existed && directory.shared));
     assert!(!second.kill().unwrap());

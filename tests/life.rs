@@ -797,6 +797,20 @@ fn errors_stand_on_stderr_also_when_they_are_logged() {
 }
 
 #[test]
+fn a_warning_that_is_logged_is_not_on_stderr_which_may_be_the_containers() {
+    let t = Test::new();
+    let c = t.bundle(sh("sleep 60"));
+    c.up();
+    not_under!(Crun, "a name that it does not know is an error");
+    let log = t.path("log");
+    let exec = ["exec", "--cap", "CAP_NOSUCH", &c.id, "true"];
+    let out = t.runtime(&[&["--log", log.to_str().unwrap()], &exec[..]].concat()).ok();
+    assert_eq!(out.stderr, "");
+    assert!(fs::read_to_string(&log).unwrap().contains("CAP_NOSUCH"));
+    c.kill_and_delete();
+}
+
+#[test]
 fn debug_logs_more_than_errors() {
     let t = Test::new();
     let c = t.bundle(spec());

@@ -9,10 +9,14 @@ import time
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
-def commit():
+def describe():
     words = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--exclude", "*"]
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return done.stdout.strip() or "unknown"
+
+
+# As it is when a suite begins.
+COMMIT = describe()
 
 
 def keep(path, suite, seconds, failed, counts, tables):
@@ -20,6 +24,6 @@ def keep(path, suite, seconds, failed, counts, tables):
     file = pathlib.Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({
-        "suite": suite, "commit": commit(), "date": time.strftime("%Y-%m-%d", time.gmtime()), "seconds": round(seconds),
+        "suite": suite, "commit": COMMIT, "date": time.strftime("%Y-%m-%d", time.gmtime()), "seconds": round(seconds),
         "kernel": os.uname().release, "processors": os.cpu_count(), "failed": failed, "counts": counts, "tables": tables,
     }))

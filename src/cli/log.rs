@@ -1,5 +1,5 @@
-//! The log: lines in runc's two shapes, to a file, and errors to stderr as well. Without a file only what `--debug` asks for
-//! is written so, to stderr.
+//! The log: lines in runc's two shapes, to a file, and errors to stderr as well. Without a file warnings go to stderr in plain
+//! words, and what `--debug` asks for in one of the shapes.
 //!
 //! The subscriber is set up when the first line is logged, so a command that says nothing pays nothing.
 
@@ -38,12 +38,14 @@ impl Log<'_> {
         }
     }
 
-    /// Something that went wrong without failing the command.
+    /// Something that went wrong without failing the command: to the file, and without one to stderr, which may be the
+    /// container's as well: an engine would take it for what the program says.
     pub fn warn(&self, text: &str) {
-        complain(&format!("warning: {text}"));
         if self.file.is_some() {
             self.set_up();
             tracing::warn!("{text}");
+        } else {
+            complain(&format!("warning: {text}"));
         }
     }
 
