@@ -192,7 +192,7 @@ fn make_root(rootfs: &Path, place: &Path, rules: &Rules) -> Result<Vec<Value>> {
                 ("tmpfs", "tmpfs".into())
             }
             Kind::Bind(source) => {
-                let source = if source.is_absolute() { source.clone() } else { place.join(plain(source)?) };
+                let source = if source.is_absolute() { source.clone() } else { place.join(plain(source)) };
                 match std::fs::metadata(&source) {
                     Ok(metadata) if !metadata.is_dir() => file(&target)?,
                     Ok(_) => {}
@@ -235,12 +235,9 @@ fn file(target: &Path) -> Result<()> {
 }
 
 /// A path of the box, which never climbs.
-fn plain(source: &Path) -> Result<PathBuf> {
-    let climbs = source.components().any(|part| matches!(part, Component::ParentDir));
-    if climbs {
-        return Err(Error::Usage(format!("`{}` leads out of the box", source.display())));
-    }
-    Ok(source.components().filter(|part| matches!(part, Component::Normal(_))).collect())
+/// Without `.`; there is no `..`, which [`Rules::set`] refuses.
+fn plain(source: &Path) -> PathBuf {
+    source.components().filter(|part| matches!(part, Component::Normal(_))).collect()
 }
 
 fn configure(

@@ -96,6 +96,10 @@ impl Rules {
                 other => return wrong(&format!("has an option `{other}`, which is unknown")),
             }
         }
+        let climbs = |path: &Path| path.components().any(|part| part == Component::ParentDir);
+        if matches!(&rule.kind, Kind::Bind(source) if source.is_relative() && climbs(source)) {
+            return wrong("leads out of the box by `..`");
+        }
         match self.0.iter_mut().find(|known| known.inside == rule.inside) {
             Some(known) => *known = rule,
             None => self.0.push(rule),
@@ -140,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        for text in ["", "/", "..", "a/../b", "a:nonsense", "a:fs", "a=b:tmp", "=x"] {
+        for text in ["", "/", "..", "a/../b", "a:nonsense", "a:fs", "a=b:tmp", "=x", "a=../x", "a=box/../../y:rw"] {
             assert!(Rules::default().set(text).is_err(), "{text}");
         }
     }
