@@ -202,7 +202,8 @@ fn isolate_options(data: &[u8]) {
 /// A stored run, and evidence by itself: one verdict, and the same one again from what is stored.
 fn evidence(data: &[u8]) {
     if let Ok(replayed) = replay(data) {
-        assert_eq!(replayed.run.same, replayed.differences().is_empty());
+        let same = replayed.run.same && replayed.compile.as_ref().is_none_or(|compile| compile.same);
+        assert_eq!(same, replayed.differences().is_empty());
     }
     if let Ok(known) = serde_json::from_slice::<Evidence>(data) {
         let limits = Limits::default();
