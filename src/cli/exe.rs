@@ -3,20 +3,24 @@
 //! A process that enters a container is, until it executes the program, a process of this binary:
 //! `/proc/<pid>/exe` names it, and root in the container could reopen it for writing, or have it executed
 //! by naming `/proc/self/exe` as its program. So for a container whose root is the host's root, the
-//! runtime first executes itself from a private, detached, read-only mount of its own file: whatever
-//! the container reopens cannot be written. Containers with a user namespace of their own do not own the
+//! runtime first executes itself from a private, detached, read-only mount of its own file, or, where such mounts are
+//! missing or blocked, from a sealed copy in memory: whatever the container reopens cannot be written. Containers with a user namespace of their own do not own the
 //! file and do not pay for this.
 //!
 //! [`protect`] decides it, by the parsed configuration. Nearly always it finds it done: the `rustbox-entry` crate looks at
 //! the words of the command line before the program has started, because what comes before an execution is done twice.
 
-use std::os::fd::AsFd;
+use std::ffi::CStr;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::error::{At, Result};
 use crate::sys::mount::{MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE, mount_setattr, open_tree};
-use crate::sys::{Errno, path, process};
+use crate::sys::{self, Errno, path, process};
 
 /// Executes this program again from a read-only mount, unless the container needs no such protection
 /// or this is already the second time.
@@ -38,22 +42,53 @@ pub fn protect_always() -> Result<()> {
 }
 
 fn execute_read_only() -> Result<()> {
-    const SELF: &std::ffi::CStr = c"/proc/self/exe";
+    const SELF: &CStr = c"/proc/self/exe";
     if !nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    let exe = path::openat(path::CWD, SELF, libc::O_PATH, 0).at("open", "/proc/self/exe")?;
-    if path::is_read_only(exe.as_fd()).at("statvfs", "/proc/self/exe")? {
+    let exe = path::openat(path::CWD, SELF, libc::O_RDONLY, 0).at("open", "/proc/self/exe")?;
+    if path::is_read_only(exe.as_fd()).at("statvfs", "/proc/self/exe")? || is_sealed(exe.as_fd()) {
         return Ok(());
     }
-    let tree = match open_tree(path::CWD, SELF, OPEN_TREE_CLONE) {
-        // Root of a user namespace, which does not own the file in the first place.
-        Err(Errno::EPERM) => return Ok(()),
-        other => other.at("clone the mount of", "/proc/self/exe")?,
-    };
-    let read_only = MountAttr { attr_set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
-    mount_setattr(tree.as_fd(), 0, &read_only).at("make read-only", "/proc/self/exe")?;
     let argv = process::StringVector::from_os(std::env::args_os())?;
     let envp = process::StringVector::from_environment(std::env::vars_os())?;
-    Err(crate::Error::sys("execute", "/proc/self/exe", process::execve_fd(tree.as_fd(), &argv, &envp)))
+    let unchangeable = read_only_mount(SELF).or_else(|errno| match errno {
+        // Root of a user namespace, which does not own the file in the first place.
+        Errno::EPERM if process::in_user_namespace() => Err(errno),
+        Errno::ENOSYS | Errno::EPERM => sealed_copy(exe),
+        errno => Err(errno),
+    });
+    match unchangeable {
+        Err(Errno::EPERM) if process::in_user_namespace() => Ok(()),
+        file => {
+            let file = file.at("make an unchangeable copy of", "/proc/self/exe")?;
+            Err(crate::Error::sys("execute", "/proc/self/exe", process::execve_fd(file.as_fd(), &argv, &envp)))
+        }
+    }
+}
+
+fn read_only_mount(name: &CStr) -> sys::Result<OwnedFd> {
+    let tree = open_tree(path::CWD, name, OPEN_TREE_CLONE)?;
+    let read_only = MountAttr { attr_set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+    mount_setattr(tree.as_fd(), 0, &read_only)?;
+    Ok(tree)
+}
+
+/// What nobody may do to the copy any more, whoever opens it.
+const SEALS: SealFlag =
+    SealFlag::F_SEAL_WRITE.union(SealFlag::F_SEAL_SHRINK).union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SEAL);
+
+/// A copy of the file in memory, where there is no mount that nobody else sees (memfd_create(2)).
+fn sealed_copy(exe: OwnedFd) -> sys::Result<OwnedFd> {
+    let flags = MemFdCreateFlag::MFD_CLOEXEC | MemFdCreateFlag::MFD_ALLOW_SEALING;
+    let mut copy = File::from(memfd_create(c"rustbox", flags)?);
+    std::io::copy(&mut File::from(exe), &mut copy)
+        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    fcntl(copy.as_raw_fd(), FcntlArg::F_ADD_SEALS(SEALS))?;
+    // A file that is open for writing cannot be executed.
+    path::open(format!("/proc/self/fd/{}", copy.as_raw_fd()), libc::O_RDONLY)
+}
+
+fn is_sealed(exe: BorrowedFd<'_>) -> bool {
+    fcntl(exe.as_raw_fd(), FcntlArg::F_GET_SEALS).is_ok_and(|seals| SealFlag::from_bits_truncate(seals).contains(SEALS))
 }

@@ -211,7 +211,7 @@ impl<'a> Plan<'a> {
     fn open(&mut self) -> Result<()> {
         self.handover = self.seccomp.as_ref().map(Handover::prepare).transpose()?.flatten();
         self.namespaces.open()?;
-        self.rootfs.open()
+        self.rootfs.open(self.namespaces.new & libc::CLONE_NEWNS != 0)
     }
 
     fn make(&mut self, directory: &Directory, spec: &Spec) -> Result<Made, Box<Failed>> {
@@ -366,6 +366,9 @@ impl<'a> Plan<'a> {
                 conversation.expect(&Message::Clocks)?;
                 crate::init::time_offsets::write(&self.procfs, Some(pid), offsets)?;
             }
+        }
+        if self.rootfs.is_lent() {
+            conversation.lend(&self.rootfs.lend(pid)?)?;
         }
         self.finish_cgroup(begun, &conversation, directory, (spec, pid))?;
         // Init now has more to do than this process.

@@ -191,7 +191,7 @@ impl Joiner<'_> {
         process::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).at("make", "the joining process undumpable")?;
         let flags = self.namespaces.join.iter().fold(self.namespaces.new, |flags, join| flags | join.flag);
         if flags != 0 {
-            process::setns(init.as_fd(), flags).at("join the namespaces of", &self.record.id)?;
+            process::join_namespaces(init.as_fd(), flags).at("join the namespaces of", &self.record.id)?;
         }
         if self.namespaces.has(libc::CLONE_NEWUSER) {
             process::setresgid(0).at("become", "group 0 of the user namespace")?;

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Error, Result};
+pub use crate::sys::proc_handle::field;
 use crate::sys::{Errno, capability, path, process};
 
 /// A process: its pid and when it started. The pair never names two processes of one boot.
@@ -77,13 +78,6 @@ fn stat(pid: libc::pid_t) -> Result<Option<Vec<u8>>> {
         Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
         Err(errno) => Err(Error::sys("read", file, errno)),
     }
-}
-
-/// A field of `/proc/<pid>/stat` after the second, by its number in proc_pid_stat(5). The name in field 2 may hold anything,
-/// also `)`: the last one counts.
-pub fn field(stat: &[u8], number: usize) -> Option<&str> {
-    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
-    std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace().nth(number.checked_sub(3)?)
 }
 
 /// A handle of this very process, or `None` where it has ended (a zombie has).

@@ -11,7 +11,7 @@ use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message, failure};
 use crate::sys::clone::{Child, CloneArgs, clone3};
 use crate::sys::wait::close_copies;
-use crate::sys::{Errno, process};
+use crate::sys::{Errno, process, socket};
 
 /// Flags that go into the clone that makes init. The cgroup namespace is unshared by init itself, once it
 /// is in its cgroups, and the network namespace, which takes the kernel longest, while the creator makes those; the
@@ -165,6 +165,17 @@ impl Conversation<'_> {
             }),
             other => other,
         }
+    }
+
+    /// Sends init the ways to its mounts, as many at once as a message takes, and then that there are no more.
+    ///
+    /// # Errors
+    /// As [`Conversation::tell`].
+    pub fn lend(&self, ways: &[OwnedFd]) -> Result<()> {
+        for some in ways.chunks(socket::MOST_FDS) {
+            self.tell(&Message::Ways, &some.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
+        }
+        self.tell(&Message::Ways, &[])
     }
 
     /// Waits until init says `awaited`.

@@ -33,6 +33,8 @@ pub enum Message {
     /// Creator: the cgroups exist, with their limits. The descriptors that come with it are the ways in: so many `tasks`
     /// files for init, so many for the payload, and the v2 directory of the payload where the flag says so.
     Cgroups(u8, u8, bool),
+    /// Creator: handles of what is to be mounted, where init cannot reach it; none with the last.
+    Ways,
     /// Creator: the hooks of the runtime's namespaces have run.
     HooksRun,
     /// Creator: init is on record and may outlive its creator.
@@ -128,6 +130,7 @@ fn encode(message: &Message) -> Vec<u8> {
         Message::Start => (9, 0, ""),
         Message::Filter => (10, 0, ""),
         Message::Clocks => (12, 0, ""),
+        Message::Ways => (13, 0, ""),
         Message::Cgroups(own, payload, into) => (11, i32::from_le_bytes([*own, *payload, u8::from(*into), 0]), ""),
     };
     let text = &text.as_bytes()[..text.len().min(TEXT)];
@@ -158,6 +161,7 @@ fn decode(bytes: &[u8]) -> Option<Message> {
             Message::Cgroups(own, payload, into != 0)
         }
         12 => Message::Clocks,
+        13 => Message::Ways,
         _ => return None,
     })
 }
@@ -179,6 +183,7 @@ mod tests {
             Message::Made(7),
             Message::Mounted,
             Message::Clocks,
+            Message::Ways,
             Message::Filter,
             Message::Ready,
             Message::Mapped,

@@ -170,6 +170,9 @@ impl Init<'_> {
             loopback::up()?;
         }
         uts::set_names(self.spec)?;
+        if self.rootfs.is_lent() {
+            self.borrow()?;
+        }
         let payload = self.enter_cgroups()?;
         self.namespaces.enter_mount()?;
         self.rootfs.mount(self.namespaces.late_pid().map(|join| join.opened()).transpose()?)?;
@@ -213,6 +216,20 @@ impl Init<'_> {
             Some(load) if self.seccomp_before_gate && !self.process.seccomp_early() => load(&self.channel),
             _ => Ok(()),
         }
+    }
+
+    /// Takes what the creator has opened for the root file system.
+    fn borrow(&mut self) -> Result<()> {
+        let mut ways = Vec::new();
+        loop {
+            match self.channel.receive_with()? {
+                Some((Message::Ways, some)) if some.is_empty() => break,
+                Some((Message::Ways, some)) => ways.extend(some),
+                _ => return Err(creator_ended()),
+            }
+        }
+        self.rootfs.borrow(ways);
+        Ok(())
     }
 
     /// Enters the cgroups, which the creator has made meanwhile; gives those that the payload enters.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::toolchain::Toolchain;
 use crate::cgroup::{Controller, Layout, Version};
-use crate::sys::{path, process, seccomp};
+use crate::sys::{calls, path, process, seccomp};
 
 /// One control of a judged run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -117,13 +117,21 @@ pub fn probe(layout: &Layout, wanted: Wanted) -> Report {
         by: if notify { "user notification and an allow-list" } else { "no user notification in this kernel" }
             .to_owned(),
     });
-    let pidfd = process::pidfd_open(std::process::id() as libc::pid_t).is_ok();
+    let pidfd = calls::is_there("pidfd_open");
+    let held = process::pidfd_open(std::process::id() as libc::pid_t).is_ok();
+    let signal = calls::is_there("pidfd_send_signal");
     controls.push(Control {
         name: "pidfd",
         purpose: "no signal ever reaches another process",
         configured: true,
-        available: pidfd,
-        by: if pidfd { "pidfd_open" } else { "Linux before 5.3" }.to_owned(),
+        available: held && signal,
+        by: match (held && signal, pidfd) {
+            (true, true) => "pidfd_open",
+            (true, false) => "the process's directory in procfs",
+            (false, _) if held => "no pidfd_send_signal: a pid may be another's by then",
+            (false, _) => "neither pidfd_open nor procfs",
+        }
+        .to_owned(),
     });
     let root = nix::unistd::geteuid().is_root();
     controls.push(Control {
@@ -137,7 +145,11 @@ pub fn probe(layout: &Layout, wanted: Wanted) -> Report {
     let missing = controls.iter().filter(|control| control.missing()).map(|control| control.name).collect();
     Report {
         cgroup: layout.name(),
-        pidfd: if pidfd { "pidfd" } else { "none" },
+        pidfd: match (held && signal, pidfd) {
+            (true, true) => "pidfd",
+            (true, false) => "procfs",
+            (false, _) => "none",
+        },
         kill: if kill {
             "init of the pid namespace, then cgroup.kill"
         } else {

@@ -45,6 +45,19 @@ impl Answer {
     }
 }
 
+impl Call {
+    fn ask(&self) -> Answer {
+        let [a, b, c, d, e] = self.arguments;
+        // SAFETY: each set of arguments is refused before any memory is looked at: no descriptor, no address or no size is
+        // valid in it.
+        match check(unsafe { libc::syscall(self.number, a, b, c, d, e) }) {
+            Err(Errno::ENOSYS) => Answer::Missing,
+            Err(Errno::EPERM) => Answer::Blocked,
+            _ => Answer::There,
+        }
+    }
+}
+
 const AT_EMPTY_PATH: libc::c_long = libc::AT_EMPTY_PATH as libc::c_long;
 
 const fn call(
@@ -59,7 +72,7 @@ const fn call(
 }
 
 /// The calls that came after Linux 5.0 and that a container's life needs.
-pub const CALLS: [Call; 12] = [
+pub const CALLS: [Call; 13] = [
     call(
         "clone3",
         "5.3; into a cgroup 5.7",
@@ -77,11 +90,18 @@ pub const CALLS: [Call; 12] = [
         Errno::EINVAL,
     ),
     call("faccessat2", "5.8", Some("access"), libc::SYS_faccessat2, [-1, 0, 0, -1, 0], Errno::EINVAL),
-    call("fsmount", "5.2", None, libc::SYS_fsmount, [-1, 0, 0, 0, 0], Errno::EBADF),
-    call("fsopen", "5.2", None, libc::SYS_fsopen, [0, 0, 0, 0, 0], Errno::EFAULT),
-    call("mount_setattr", "5.12", None, libc::SYS_mount_setattr, [-1, 0, AT_EMPTY_PATH, 0, 0], Errno::EINVAL),
-    call("move_mount", "5.2", None, libc::SYS_move_mount, [-1, 0, -1, 0, -1], Errno::EINVAL),
-    call("open_tree", "5.2", None, libc::SYS_open_tree, [-1, 0, -1, 0, 0], Errno::EINVAL),
+    call("fsmount", "5.2", Some("mount, on a stage"), libc::SYS_fsmount, [-1, 0, 0, 0, 0], Errno::EBADF),
+    call("fsopen", "5.2", Some("mount, on a stage"), libc::SYS_fsopen, [0, 0, 0, 0, 0], Errno::EFAULT),
+    call(
+        "mount_setattr",
+        "5.12",
+        Some("remounts; ids of mounts cannot be mapped"),
+        libc::SYS_mount_setattr,
+        [-1, 0, AT_EMPTY_PATH, 0, 0],
+        Errno::EINVAL,
+    ),
+    call("move_mount", "5.2", Some("mount, from a stage"), libc::SYS_move_mount, [-1, 0, -1, 0, -1], Errno::EINVAL),
+    call("open_tree", "5.2", Some("mount, on a stage"), libc::SYS_open_tree, [-1, 0, -1, 0, 0], Errno::EINVAL),
     call(
         "openat2",
         "5.6",
@@ -90,9 +110,31 @@ pub const CALLS: [Call; 12] = [
         [-1, 0, 0, 0, 0],
         Errno::EINVAL,
     ),
-    call("pidfd_open", "5.3", None, libc::SYS_pidfd_open, [0, 0, 0, 0, 0], Errno::EINVAL),
-    call("pidfd_send_signal", "5.1", None, libc::SYS_pidfd_send_signal, [-1, 0, 0, 0, 0], Errno::EBADF),
-    call("statx", "4.11; ids of mounts 5.8", None, libc::SYS_statx, [-1, 0, 0, 0, 0], Errno::EFAULT),
+    call("pidfd_getfd", "5.6", None, libc::SYS_pidfd_getfd, [-1, 0, 0, 0, 0], Errno::EBADF),
+    call(
+        "pidfd_open",
+        "5.3",
+        Some("the process's directory in procfs"),
+        libc::SYS_pidfd_open,
+        [0, 0, 0, 0, 0],
+        Errno::EINVAL,
+    ),
+    call(
+        "pidfd_send_signal",
+        "5.1",
+        Some("kill, after a look at the process"),
+        libc::SYS_pidfd_send_signal,
+        [-1, 0, 0, 0, 0],
+        Errno::EBADF,
+    ),
+    call(
+        "statx",
+        "4.11; ids of mounts 5.8",
+        Some("fdinfo of procfs"),
+        libc::SYS_statx,
+        [-1, 0, 0, 0, 0],
+        Errno::EFAULT,
+    ),
 ];
 
 /// Asks for each call.
@@ -103,19 +145,24 @@ pub fn look() -> impl Iterator<Item = (Call, Answer)> {
     // An exporter of metrics in a service's confinement would tell of the service, not of the host.
     let confined = root && !able;
     CALLS.into_iter().map(move |call| {
-        let [a, b, c, d, e] = call.arguments;
-        // SAFETY: each set of arguments is refused before any memory is looked at: no descriptor, no address or no size is
-        // valid in it.
-        let answer = match check(unsafe { libc::syscall(call.number, a, b, c, d, e) }) {
-            Err(_) if confined => Answer::There,
-            Err(Errno::ENOSYS) => Answer::Missing,
+        let answer = match call.ask() {
+            _ if confined => Answer::There,
             // Mounting needs a privilege, and whether the caller has it is asked first.
-            Err(Errno::EPERM) if mounts(call.number) && !privileged => Answer::There,
-            Err(Errno::EPERM) => Answer::Blocked,
-            _ => Answer::There,
+            Answer::Blocked if mounts(call.number) && !privileged => Answer::There,
+            answer => answer,
         };
         (call, answer)
     })
+}
+
+/// Whether the call of this name can be made.
+pub fn is_there(name: &str) -> bool {
+    CALLS.iter().any(|call| call.name == name && call.ask() == Answer::There)
+}
+
+/// Whether mounts can be made and changed detached; asked by a caller with the privilege to mount.
+pub fn can_mount_detached() -> bool {
+    CALLS.iter().filter(|call| mounts(call.number)).all(|call| call.ask() == Answer::There)
 }
 
 fn mounts(number: libc::c_long) -> bool {
@@ -148,7 +195,7 @@ mod tests {
         }
         for call in CALLS {
             let [a, b, c, d, e] = call.arguments;
-            // SAFETY: as in `look`.
+            // SAFETY: as in `ask`.
             let answer = check(unsafe { libc::syscall(call.number, a, b, c, d, e) });
             assert_eq!(answer, Err(call.answer), "{}", call.name);
         }

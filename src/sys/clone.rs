@@ -79,6 +79,15 @@ pub fn clone3(args: CloneArgs<'_>, child: impl FnOnce() -> i32) -> Result<Child>
             unsafe { libc::_exit(status) }
         }
         pid => {
+            if pidfd == -1 {
+                // Linux before 5.2 takes no notice of CLONE_PIDFD. The child is its creator's, and not reaped yet.
+                // SAFETY: no memory is passed but a null status, which is allowed.
+                unsafe {
+                    libc::kill(pid as libc::pid_t, libc::SIGKILL);
+                    libc::waitpid(pid as libc::pid_t, std::ptr::null_mut(), 0);
+                }
+                return Err(Errno::ENOSYS);
+            }
             // SAFETY: the kernel has just stored a fresh descriptor there, which nobody else owns.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
             Ok(Child { pid: pid as libc::pid_t, pidfd })

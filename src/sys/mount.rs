@@ -1,9 +1,10 @@
-//! Mounts by handle: `open_tree`, `move_mount`, `fsopen`, `mount_setattr`; and the old calls as fallbacks.
+//! Mounts by handle: `open_tree`, `move_mount`, `fsopen`, `mount_setattr`; the old calls, where only they will do, and where
+//! only they are there ([`super::stage`]).
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::{Result, check};
+use super::{Result, check, stage};
 
 pub use libc::{MOUNT_ATTR_IDMAP, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
@@ -31,6 +32,11 @@ pub struct MountAttr {
 /// # Errors
 /// As `open_tree(2)`: `ENOSYS` before Linux 5.2, `EPERM` without `CAP_SYS_ADMIN` for a clone.
 pub fn open_tree(dir: BorrowedFd<'_>, path: &CStr, flags: u32) -> Result<OwnedFd> {
+    if flags & OPEN_TREE_CLONE != 0
+        && let Some(copy) = stage::with(|stage| stage.copy(dir, path, flags))
+    {
+        return copy;
+    }
     let mut flags = flags | libc::O_CLOEXEC as u32;
     if path.is_empty() {
         flags |= libc::AT_EMPTY_PATH as u32;
@@ -48,6 +54,9 @@ pub fn open_tree(dir: BorrowedFd<'_>, path: &CStr, flags: u32) -> Result<OwnedFd
 pub fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     const F_EMPTY_PATH: u32 = 0x4;
     const T_EMPTY_PATH: u32 = 0x40;
+    if let Some(attached) = stage::with(|stage| stage.attach(from, to)) {
+        return attached;
+    }
     let empty = c"".as_ptr();
     // SAFETY: valid descriptors and a constant string.
     check(unsafe {
@@ -61,6 +70,9 @@ pub fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
 /// # Errors
 /// As `mount_setattr(2)`: `ENOSYS` before Linux 5.12, `EPERM` for locked flags, `EINVAL` where ids cannot be mapped.
 pub fn mount_setattr(mount: BorrowedFd<'_>, flags: u32, attr: &MountAttr) -> Result<()> {
+    if let Some(set) = stage::with(|stage| stage.set_attributes(mount, flags & AT_RECURSIVE != 0, attr)) {
+        return set;
+    }
     let flags = flags | libc::AT_EMPTY_PATH as u32;
     // SAFETY: a valid descriptor, a constant string and a mount_attr of the size given.
     check(unsafe {
@@ -76,16 +88,43 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, flags: u32, attr: &MountAttr) -> Res
     .map(drop)
 }
 
+/// Binds the file that `source` is a handle of at the place that `target` is a handle of.
+///
+/// # Errors
+/// As [`open_tree`] and [`move_mount`].
+pub fn bind_file(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    if let Some(bound) = stage::with(|stage| stage.bind(source, target)) {
+        return bound;
+    }
+    move_mount(open_tree(source, c"", OPEN_TREE_CLONE)?.as_fd(), target)
+}
+
+/// A new filesystem of the type named, with options as a mount command has them after `-o`, and `MOUNT_ATTR_*` for the mount:
+/// detached (`fsopen(2)`, `fsconfig(2)`, `fsmount(2)`).
+///
+/// # Errors
+/// `ENODEV` for an unknown type, `EINVAL` for an option that it does not know, `ENOSYS` before Linux 5.2, `EPERM` without
+/// `CAP_SYS_ADMIN`.
+pub fn new_filesystem(fstype: &CStr, options: &[(&CStr, Option<&CStr>)], attributes: u64) -> Result<OwnedFd> {
+    if let Some(made) = stage::with(|stage| stage.filesystem(fstype, options, attributes)) {
+        return made;
+    }
+    let context = FsContext::open(fstype)?;
+    for (key, value) in options {
+        match value {
+            Some(value) => context.set_string(key, value)?,
+            None => context.set_flag(key)?,
+        }
+    }
+    context.mount(attributes)
+}
+
 /// A filesystem being configured (`fsopen(2)`).
 #[derive(Debug)]
-pub struct FsContext(OwnedFd);
+struct FsContext(OwnedFd);
 
 impl FsContext {
-    /// Starts configuring a filesystem of the type named.
-    ///
-    /// # Errors
-    /// `ENODEV` for an unknown type, `ENOSYS` before Linux 5.2, `EPERM` without `CAP_SYS_ADMIN`.
-    pub fn open(fstype: &CStr) -> Result<Self> {
+    fn open(fstype: &CStr) -> Result<Self> {
         const FSOPEN_CLOEXEC: u32 = 1;
         // SAFETY: a NUL-terminated string that outlives the call.
         let fd = check(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) })?;
@@ -93,27 +132,15 @@ impl FsContext {
         Ok(FsContext(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
     }
 
-    /// Sets `key=value`.
-    ///
-    /// # Errors
-    /// `EINVAL` for an option the filesystem does not know.
-    pub fn set_string(&self, key: &CStr, value: &CStr) -> Result<()> {
+    fn set_string(&self, key: &CStr, value: &CStr) -> Result<()> {
         self.config(1, key.as_ptr(), value.as_ptr())
     }
 
-    /// Sets the option `key`, which has no value.
-    ///
-    /// # Errors
-    /// `EINVAL` for an option the filesystem does not know.
-    pub fn set_flag(&self, key: &CStr) -> Result<()> {
+    fn set_flag(&self, key: &CStr) -> Result<()> {
         self.config(0, key.as_ptr(), std::ptr::null())
     }
 
-    /// Makes the superblock and a detached mount of it with `MOUNT_ATTR_*` flags.
-    ///
-    /// # Errors
-    /// As `fsconfig(2)` and `fsmount(2)`.
-    pub fn mount(self, attributes: u64) -> Result<OwnedFd> {
+    fn mount(self, attributes: u64) -> Result<OwnedFd> {
         const FSMOUNT_CLOEXEC: u32 = 1;
         self.config(6, std::ptr::null(), std::ptr::null())?;
         // SAFETY: a valid descriptor; no memory is passed.
@@ -126,12 +153,6 @@ impl FsContext {
     fn config(&self, command: u32, key: *const libc::c_char, value: *const libc::c_char) -> Result<()> {
         // SAFETY: callers pass null or pointers to NUL-terminated strings that outlive the call.
         check(unsafe { libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), command, key, value, 0) }).map(drop)
-    }
-}
-
-impl AsFd for FsContext {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 

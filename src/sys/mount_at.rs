@@ -1,9 +1,9 @@
 //! Mount calls that name the place as one component below a descriptor, and the working directory by descriptor.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use super::{Result, check};
+use super::{Result, check, path, stage};
 
 /// Attaches the detached mount `from` at `name` below `dir`. A symbolic link at `name` is not followed.
 ///
@@ -11,6 +11,11 @@ use super::{Result, check};
 /// As `move_mount(2)`: `EINVAL` where one is a directory and the other is not.
 pub fn move_mount_at(from: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     const F_EMPTY_PATH: u32 = 0x4;
+    let staged =
+        stage::with(|stage| stage.attach(from, path::openat(dir, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?.as_fd()));
+    if let Some(attached) = staged {
+        return attached;
+    }
     // SAFETY: valid descriptors and NUL-terminated strings that outlive the call.
     check(unsafe {
         libc::syscall(

@@ -7,6 +7,10 @@ use std::path::PathBuf;
 /// A mount, as far as the proof of a cleanup looks at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mounted {
+    /// Its id in this mount namespace.
+    pub id: u64,
+    /// The id of the mount that it is mounted on; its own for the root.
+    pub parent: u64,
     /// Where it is mounted.
     pub point: PathBuf,
     /// The type of its file system.
@@ -27,10 +31,14 @@ pub fn parse(table: &[u8]) -> Result<Vec<Mounted>, usize> {
 /// of its own.
 fn mounted(line: &[u8]) -> Option<Mounted> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let point = fields.nth(4)?;
+    let mut id = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
+    let (id, parent) = (id()?, id()?);
+    let point = fields.nth(2)?;
     let mut behind = fields.skip(1).skip_while(|field| *field != b"-").skip(1);
     let fstype = behind.next().filter(|fstype| !fstype.is_empty())?;
     point.starts_with(b"/").then(|| Mounted {
+        id,
+        parent,
         point: PathBuf::from(OsString::from_vec(unescape(point))),
         fstype: String::from_utf8_lossy(&unescape(fstype)).into_owned(),
     })
@@ -88,6 +96,8 @@ mod tests {
         let good = line(b"/a", "", "tmpfs");
         for bad in [
             "36 35",
+            "36 x 98:0 / /a rw - tmpfs none rw",
+            "-6 35 98:0 / /a rw - tmpfs none rw",
             "36 35 98:0 / relative rw - tmpfs none rw",
             "36 35 98:0 / /a rw shared:1",
             "36 35 98:0 / /a rw - ",

@@ -1,7 +1,7 @@
 //! Paths relative to descriptors: `openat2` with its resolve flags, and the `*at` family.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -180,43 +180,66 @@ pub fn fstatfs(fd: BorrowedFd<'_>) -> Result<libc::statfs> {
     Ok(unsafe { stat.assume_init() })
 }
 
-/// Whether the mount that `fd` lies on, or its filesystem, is read-only (`fstatvfs(3)`).
+/// The `ST_*` flags of the mount that `fd` lies on and of its filesystem (`fstatvfs(3)`).
 ///
 /// # Errors
 /// As `fstatvfs(3)`.
-pub fn is_read_only(fd: BorrowedFd<'_>) -> Result<bool> {
+pub fn mount_flags(fd: BorrowedFd<'_>) -> Result<libc::c_ulong> {
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: a valid descriptor and room for one `statvfs`.
     check(unsafe { libc::fstatvfs(fd.as_raw_fd(), stat.as_mut_ptr()) }.into())?;
     // SAFETY: the call succeeded, so it has been filled in.
-    Ok(unsafe { stat.assume_init() }.f_flag & libc::ST_RDONLY != 0)
+    Ok(unsafe { stat.assume_init() }.f_flag)
 }
 
-/// The unique id of the mount that `fd` lies on (`statx(2)`, `STATX_MNT_ID`).
+/// Whether the mount that `fd` lies on, or its filesystem, is read-only.
 ///
 /// # Errors
-/// `ENOSYS` where the kernel is older than 5.8.
+/// As [`mount_flags`].
+pub fn is_read_only(fd: BorrowedFd<'_>) -> Result<bool> {
+    Ok(mount_flags(fd)? & libc::ST_RDONLY != 0)
+}
+
+/// The id of the mount that `fd` lies on (`statx(2)`, `STATX_MNT_ID`); before Linux 5.8 procfs tells it.
+///
+/// # Errors
+/// As `statx(2)`, and as `open(2)` of `/proc/self/fdinfo`.
 pub fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
-    mount_id_at(fd, c"", libc::AT_EMPTY_PATH)
+    const STATX_MNT_ID: u32 = 0x1000;
+    let mut stat = std::mem::MaybeUninit::<libc::statx>::uninit();
+    // SAFETY: a valid descriptor, a constant string and room for one `statx`.
+    let done =
+        unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_MNT_ID, stat.as_mut_ptr()) };
+    match check(done.into()) {
+        Ok(_) => {
+            // SAFETY: the call succeeded, so the kernel has filled it in.
+            let stat = unsafe { stat.assume_init() };
+            if stat.stx_mask & STATX_MNT_ID == 0 { info(fd, "mnt_id:") } else { Ok(stat.stx_mnt_id) }
+        }
+        Err(Errno::ENOSYS | Errno::EPERM) => info(fd, "mnt_id:"),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// [`mount_id`] of what a path names, links not followed.
 ///
 /// # Errors
-/// As `statx(2)`, and as [`mount_id`].
+/// As `open(2)`, and as [`mount_id`].
 pub fn mount_id_of(path: &CStr) -> Result<u64> {
-    mount_id_at(CWD, path, libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT)
+    mount_id(openat(CWD, path, libc::O_PATH | libc::O_NOFOLLOW, 0)?.as_fd())
 }
 
-fn mount_id_at(dir: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<u64> {
-    const STATX_MNT_ID: u32 = 0x1000;
-    let mut stat = std::mem::MaybeUninit::<libc::statx>::uninit();
-    // SAFETY: a valid descriptor, a NUL-terminated string and room for one `statx`.
-    let done = unsafe { libc::statx(dir.as_raw_fd(), path.as_ptr(), flags, STATX_MNT_ID, stat.as_mut_ptr()) };
-    check(done.into())?;
-    // SAFETY: the call succeeded, so the kernel has filled it in.
-    let stat = unsafe { stat.assume_init() };
-    if stat.stx_mask & STATX_MNT_ID == 0 { Err(Errno::ENOSYS) } else { Ok(stat.stx_mnt_id) }
+/// A number that procfs tells of an open descriptor (`/proc/self/fdinfo`, proc(5)).
+pub(super) fn info(fd: BorrowedFd<'_>, field: &str) -> Result<u64> {
+    let name = c_path(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let file = openat(CWD, &name, libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
+    // Without it nothing can be told; a file that somebody else made would tell anything.
+    if fstatfs(file.as_fd())?.f_type != libc::PROC_SUPER_MAGIC {
+        return Err(Errno::ENOSYS);
+    }
+    let text = read_all(file.as_fd(), 1 << 16)?;
+    let line = std::str::from_utf8(&text).unwrap_or_default().lines().find_map(|line| line.strip_prefix(field));
+    line.and_then(|value| value.trim().parse().ok()).ok_or(Errno::ENOSYS)
 }
 
 /// `readlinkat(2)` of `path` below `dir` (`""` for `dir` itself, opened with `O_PATH | O_NOFOLLOW`).
@@ -285,7 +308,6 @@ pub fn is_cached(file: BorrowedFd<'_>) -> Result<bool> {
 /// # Errors
 /// As `open(2)` and [`read_all`].
 pub fn read_at(dir: BorrowedFd<'_>, path: &CStr, limit: usize) -> Result<Vec<u8>> {
-    use std::os::fd::AsFd;
     read_all(openat(dir, path, libc::O_RDONLY, 0)?.as_fd(), limit)
 }
 

@@ -1,9 +1,9 @@
 //! Processes: handles, waiting, namespaces, identities, limits, exec.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::{Errno, Result, check};
+use super::{Errno, Result, check, path, proc_handle};
 
 /// Whether the caller lives in a user namespace other than the machine's first, by its map of user ids.
 pub fn in_user_namespace() -> bool {
@@ -23,13 +23,16 @@ pub fn user_outside() -> Option<u32> {
     })
 }
 
-/// `pidfd_open(2)`.
+/// `pidfd_open(2)`; where it is missing or blocked, a handle of the process's directory in procfs.
 ///
 /// # Errors
-/// `ESRCH` where there is no such process, `ENOSYS` before Linux 5.3.
+/// `ESRCH` where there is no such process, `EINVAL` for a thread.
 pub fn pidfd_open(pid: libc::pid_t) -> Result<OwnedFd> {
     // SAFETY: no memory is passed.
-    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let fd = match check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }) {
+        Err(Errno::ENOSYS | Errno::EPERM) => return proc_handle::open(pid),
+        fd => fd?,
+    };
     // SAFETY: the kernel has just made this descriptor for us; pidfds are always close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
@@ -40,10 +43,14 @@ pub fn pidfd_open(pid: libc::pid_t) -> Result<OwnedFd> {
 /// `ESRCH` where the process has ended and was waited for, `EPERM`, `EINVAL`.
 pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     // SAFETY: a valid descriptor; a null siginfo is allowed.
-    check(unsafe {
+    let sent = check(unsafe {
         libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
-    })
-    .map(drop)
+    });
+    match sent {
+        // Missing, or kept from the caller: by a filter, or by the process's owner, and then the old call says so too.
+        Err(Errno::ENOSYS | Errno::EPERM) => proc_handle::kill(pidfd, signal),
+        sent => sent.map(drop),
+    }
 }
 
 /// Sends a signal to the process group that the process of the pidfd leads (`PIDFD_SIGNAL_PROCESS_GROUP`).
@@ -147,15 +154,45 @@ pub fn pidfd_exit_status(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
 /// # Errors
 /// As `poll(2)`.
 pub fn wait_end(pidfd: BorrowedFd<'_>, timeout_ms: i32) -> Result<bool> {
-    let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // What cannot be waited for, a directory, is always ready for both.
+    let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN | libc::POLLOUT, revents: 0 };
     loop {
         // SAFETY: one valid pollfd.
         match check(unsafe { libc::poll(&raw mut poll, 1, timeout_ms) }.into()) {
             Err(Errno::EINTR) => continue,
             Err(errno) => return Err(errno),
+            Ok(_) if poll.revents & libc::POLLOUT != 0 => return proc_handle::wait_end(pidfd, timeout_ms),
             Ok(n) => return Ok(n > 0),
         }
     }
+}
+
+/// Joins the namespaces of a process that `flags` (`CLONE_NEW*`) name: by its pidfd, or, before Linux 5.8 and by the other kind
+/// of handle, one by one, the user namespace first.
+///
+/// # Errors
+/// As `setns(2)`; `ESRCH` where the process has ended.
+pub fn join_namespaces(process: BorrowedFd<'_>, flags: i32) -> Result<()> {
+    /// In the order in which they are joined: the first gives the privilege for the rest, the mount namespace hides the host's procfs.
+    const NAMES: [(i32, &CStr); 8] = [
+        (libc::CLONE_NEWUSER, c"ns/user"),
+        (libc::CLONE_NEWCGROUP, c"ns/cgroup"),
+        (libc::CLONE_NEWIPC, c"ns/ipc"),
+        (libc::CLONE_NEWUTS, c"ns/uts"),
+        (libc::CLONE_NEWNET, c"ns/net"),
+        (libc::CLONE_NEWPID, c"ns/pid"),
+        (libc::CLONE_NEWTIME, c"ns/time"),
+        (libc::CLONE_NEWNS, c"ns/mnt"),
+    ];
+    match setns(process, flags) {
+        Err(Errno::EINVAL | Errno::EBADF) => {}
+        joined => return joined,
+    }
+    let opened = proc_handle::directory(process)?;
+    let directory = opened.as_ref().map_or(process, AsFd::as_fd);
+    let open = |(flag, name): &(i32, &CStr)| Ok((*flag, path::openat(directory, name, libc::O_RDONLY, 0)?));
+    let namespaces = NAMES.iter().filter(|(flag, _)| flags & flag != 0).map(open).collect::<Result<Vec<_>>>()?;
+    namespaces.iter().try_for_each(|(flag, namespace)| setns(namespace.as_fd(), *flag))
 }
 
 /// `setns(2)` by a namespace descriptor or a pidfd; `flags` are `CLONE_NEW*` (0: any, for a namespace descriptor).

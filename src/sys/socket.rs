@@ -55,14 +55,17 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Res
     sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)
 }
 
+/// The most descriptors that are received with one message.
+pub const MOST_FDS: usize = 32;
+
 /// Receives into `buffer`: how many bytes came, none where the other end has closed, and the descriptors that came along
-/// (32 at most), close-on-exec.
+/// ([`MOST_FDS`] at most), close-on-exec.
 ///
 /// # Errors
 /// As `recvmsg(2)`: `EAGAIN` with `MSG_DONTWAIT` where nothing has come, `ECONNRESET` where the other end closed with
 /// something unread.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: MsgFlags) -> Result<(usize, Vec<OwnedFd>)> {
-    let mut space = nix::cmsg_space!([RawFd; 32]);
+    let mut space = nix::cmsg_space!([RawFd; MOST_FDS]);
     loop {
         let mut parts = [IoSliceMut::new(buffer)];
         let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;

@@ -19,7 +19,7 @@ pub struct Backends {
     pub cgroup: String,
     /// The cgroup version that each controller is used in.
     pub controllers: BTreeMap<String, Version>,
-    /// How processes are told apart and waited for: `pidfd` or `none`.
+    /// How processes are told apart and waited for: `pidfd`, `procfs` or `none`.
     pub pidfd: String,
     /// How everything in a sandbox is killed.
     pub kill: String,

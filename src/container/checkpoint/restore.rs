@@ -255,7 +255,7 @@ fn own_mounts(rootfs: &std::path::Path) -> Result<()> {
 fn read_only_root(init: &OwnedFd) -> Result<()> {
     let read_only = MountAttr { attr_set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
     let set = || {
-        process::setns(init.as_fd(), libc::CLONE_NEWNS)?;
+        process::join_namespaces(init.as_fd(), libc::CLONE_NEWNS)?;
         let root = path::open("/", libc::O_PATH | libc::O_DIRECTORY)?;
         mount_setattr(root.as_fd(), 0, &read_only)
     };

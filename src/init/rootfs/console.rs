@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::tree::Tree;
 use crate::error::{At, Error, Result};
 use crate::sys::Errno;
-use crate::sys::mount::{OPEN_TREE_CLONE, move_mount, open_tree};
+use crate::sys::mount::bind_file;
 use crate::sys::path::{fstat, mknodat, openat};
 
 /// Binds the terminal on `/dev/console`, a plain file or node there, never through a link (CVE-2025-52565).
@@ -21,6 +21,5 @@ pub(super) fn bind(tree: &mut Tree, terminal: BorrowedFd<'_>) -> Result<()> {
     if stat.st_mode & libc::S_IFMT == libc::S_IFLNK {
         return Err(Error::Refused(format!("`{object}` is a symbolic link")));
     }
-    let mount = open_tree(terminal, c"", OPEN_TREE_CLONE).at("bind the terminal on", object)?;
-    move_mount(mount.as_fd(), place.as_fd()).at("bind the terminal on", object)
+    bind_file(terminal, place.as_fd()).at("bind the terminal on", object)
 }

@@ -6,7 +6,7 @@ use libc::{MS_PRIVATE, MS_REC};
 
 use crate::error::{At, Error, Result};
 use crate::sys::clone::{CloneArgs, clone3};
-use crate::sys::mount::{FsContext, OPEN_TREE_CLONE, mount, move_mount, open_tree};
+use crate::sys::mount::{OPEN_TREE_CLONE, mount, move_mount, new_filesystem, open_tree};
 use crate::sys::mount_at::chown_at;
 use crate::sys::path::{CWD, mknodat, openat2};
 use crate::sys::process::{Ended, umask, wait_pidfd};
@@ -26,7 +26,7 @@ pub(super) fn make(mode: u32, number: u64, (uid, gid): (u32, u32), object: &str)
     let (ours, theirs) = socket::line().at("make a socket for device", object)?;
     let node = || -> sys::Result<()> {
         mount(None, c"/", None, MS_REC | MS_PRIVATE, None)?;
-        let files = FsContext::open(c"tmpfs")?.mount(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)?;
+        let files = new_filesystem(c"tmpfs", &[], MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)?;
         let root = openat2(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0)?;
         move_mount(files.as_fd(), root.as_fd())?;
         umask(0);

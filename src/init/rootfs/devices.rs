@@ -75,13 +75,18 @@ impl Device {
         Ok(Device { path, mode, number, uid: device.uid(), gid: device.gid(), host_owner: None })
     }
 
-    fn host_path(&self) -> PathBuf {
+    /// Whether it is a node that a host has, and no FIFO.
+    pub fn is_node(&self) -> bool {
+        self.mode & libc::S_IFMT != libc::S_IFIFO
+    }
+
+    /// Where the host has it.
+    pub fn host_path(&self) -> PathBuf {
         Path::new("/").join(&self.path)
     }
 
     fn is(&self, stat: &libc::stat) -> bool {
-        stat.st_mode & libc::S_IFMT == self.mode & libc::S_IFMT
-            && (self.mode & libc::S_IFMT == libc::S_IFIFO || stat.st_rdev == self.number)
+        stat.st_mode & libc::S_IFMT == self.mode & libc::S_IFMT && (!self.is_node() || stat.st_rdev == self.number)
     }
 
     /// A detached mount of a node, for a user namespace, where nodes cannot be made: the host's, or one made for the
@@ -110,14 +115,18 @@ impl Device {
 
     /// A detached mount of the host's node.
     pub fn open_host(&self) -> Result<Option<OwnedFd>> {
-        if self.mode & libc::S_IFMT == libc::S_IFIFO {
+        if !self.is_node() {
             return Ok(None);
         }
         let path = self.host_path();
-        let node = open_tree(CWD, &c_path(&path).at("open device", path.display())?, OPEN_TREE_CLONE)
-            .at("open device", path.display())?;
-        let stat = fstat(node.as_fd()).at("stat device", path.display())?;
-        if self.is(&stat) { Ok(Some(node)) } else { Err(self.differs()) }
+        let node = open_tree(CWD, &c_path(&path).at("open device", path.display())?, OPEN_TREE_CLONE);
+        self.checked(node.at("open device", path.display())?).map(Some)
+    }
+
+    /// The mount of a node of the host, if it is the device asked for.
+    pub fn checked(&self, node: OwnedFd) -> Result<OwnedFd> {
+        let stat = fstat(node.as_fd()).at("stat device", self.host_path().display())?;
+        if self.is(&stat) { Ok(node) } else { Err(self.differs()) }
     }
 
     fn differs(&self) -> Error {

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use super::tree::{Tree, c_string, split};
 use crate::error::{At, Error, Result};
 use crate::sys::mount::{
-    AT_RECURSIVE, FsContext, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr,
-    OPEN_TREE_CLONE, mount_setattr, move_mount, open_tree,
+    AT_RECURSIVE, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr,
+    OPEN_TREE_CLONE, mount_setattr, move_mount, new_filesystem, open_tree,
 };
 use crate::sys::mount_at::move_mount_at;
 use crate::sys::path::{CWD, fstat, fstatat, fstatfs};
@@ -145,10 +145,8 @@ impl Masks {
 
 /// An empty, read-only directory, attached nowhere yet.
 pub(super) fn empty_tmpfs() -> sys::Result<OwnedFd> {
-    let tmpfs = FsContext::open(c"tmpfs")?;
-    tmpfs.set_flag(c"ro")?;
-    tmpfs.set_string(c"mode", c"555")?;
-    tmpfs.mount(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+    let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+    new_filesystem(c"tmpfs", &[(c"ro", None), (c"mode", Some(c"555"))], attributes)
 }
 
 /// Makes `path` and what is mounted below it read-only, by a bind of it onto itself. What does not exist is left out.

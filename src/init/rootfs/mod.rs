@@ -11,7 +11,7 @@
 //! No path inside the root is ever handed to the kernel as a string from `/`: it is resolved by
 //! `openat2(RESOLVE_IN_ROOT)` to a handle, and the handle is what is mounted on. Filesystems are made by `mount(2)`
 //! on `.` with the handle as the working directory (two calls, where `fsopen(2)` takes six); binds by `open_tree(2)`,
-//! `mount_setattr(2)` and `move_mount(2)`. So Linux 5.12 is the oldest kernel that will do.
+//! `mount_setattr(2)` and `move_mount(2)`; where those are missing or blocked, by `mount(2)` too (`sys::stage`).
 
 mod bind;
 mod cgroup_mount;
@@ -19,6 +19,7 @@ mod console;
 mod device_node;
 mod devices;
 mod idmap;
+mod lend;
 mod masks;
 mod mounts;
 mod pivot;
@@ -27,6 +28,7 @@ mod propagation;
 mod tmpcopyup;
 mod tree;
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -34,10 +36,10 @@ use std::rc::Rc;
 use oci_spec::runtime::Spec;
 
 use crate::error::{At, Context, Error, Result};
-use crate::sys::Errno;
 use crate::sys::mount::{AT_RECURSIVE, MountAttr, OPEN_TREE_CLONE, mount_setattr, move_mount, open_tree};
 use crate::sys::path::{CWD, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, c_path, openat2};
 use crate::sys::process::umask;
+use crate::sys::{Errno, calls, stage};
 use plan::{MountKind, Plan};
 use tree::Tree;
 
@@ -131,6 +133,9 @@ pub struct Rootfs {
     plan: Plan,
     context: RootfsContext,
     opened: Opened,
+    /// What the creator cannot open it lends, once there is init's mount namespace.
+    lent: bool,
+    ways: Vec<OwnedFd>,
     tree: Option<Tree>,
     null: Option<OwnedFd>,
     /// Mounts that become read-only at the end, with their destinations.
@@ -156,7 +161,16 @@ impl Rootfs {
     pub fn plan(spec: &Spec, bundle: &Path, context: &RootfsContext) -> Result<Rootfs> {
         let plan = Plan::new(spec, bundle, context)?;
         let context = context.clone();
-        Ok(Rootfs { plan, context, opened: Opened::default(), tree: None, null: None, late: Vec::new() })
+        Ok(Rootfs {
+            plan,
+            context,
+            opened: Opened::default(),
+            lent: false,
+            ways: Vec::new(),
+            tree: None,
+            null: None,
+            late: Vec::new(),
+        })
     }
 
     /// Absolute path of the root file system on the host.
@@ -210,17 +224,27 @@ impl Rootfs {
 
     /// Opens, in the creator and before the clone, what the child cannot: with a user namespace the root file system,
     /// the sources of bind mounts and the host's device nodes. The descriptors are inherited by the clone.
-    /// Without the privilege for it nothing is opened, and init opens all.
+    /// Without the privilege for it nothing is opened, and init opens all; without the calls for it all is lent to init in
+    /// the mount namespace that is made for it (`own_mounts`), where there is one.
     ///
     /// # Errors
     /// Where `root.path` is missing, no directory, or reached through a symbolic link; where a source is missing.
-    pub fn open(&mut self) -> Result<()> {
+    pub fn open(&mut self, own_mounts: bool) -> Result<()> {
         let rootfs = open_rootfs(&self.plan.rootfs)?;
         let userns = self.plan.userns;
+        let mapped = self.plan.mounts.iter().any(|planned| planned.idmap.is_some());
         if userns {
             let tree = match open_tree(rootfs.as_fd(), c"", OPEN_TREE_CLONE | AT_RECURSIVE) {
-                // The creator has no privilege in its mount namespace either: what init cannot reach, nobody can.
-                Err(Errno::EPERM) => return Ok(()),
+                opened if !mapped && (opened.is_err() || !calls::can_mount_detached()) => {
+                    return match opened {
+                        // The creator has no privilege in its mount namespace either: what init cannot reach, nobody can.
+                        Ok(_) | Err(Errno::EPERM | Errno::ENOSYS) => {
+                            self.lent = own_mounts && is_privileged();
+                            Ok(())
+                        }
+                        Err(errno) => Err(Error::sys("open", "root.path", errno)),
+                    };
+                }
                 opened => opened.at("open", "root.path")?,
             };
             self.detach_from_host(&tree)?;
@@ -301,8 +325,19 @@ impl Rootfs {
             return open_rootfs(&self.plan.rootfs);
         }
         self.plan.propagation.start(&self.plan.rootfs)?;
+        if self.lent {
+            // No path that init may search leads to its own place.
+            let place = open_host_root()?;
+            self.set_stage(&place, c"/..")?;
+            let tree = self.copy_lent()?;
+            move_mount(tree.as_fd(), place.as_fd()).at("mount root.path on", "/")?;
+            return Ok(tree);
+        }
         let Some(tree) = self.opened.rootfs.take() else {
             let place = open_rootfs(&self.plan.rootfs)?;
+            if !calls::can_mount_detached() {
+                self.set_stage(&place, &c_path(&self.plan.rootfs).at("open", "root.path")?)?;
+            }
             let tree = open_tree(place.as_fd(), c"", OPEN_TREE_CLONE | AT_RECURSIVE).at("bind", "root.path")?;
             move_mount(tree.as_fd(), place.as_fd()).at("mount", "root.path")?;
             return Ok(tree);
@@ -311,12 +346,22 @@ impl Rootfs {
             Ok(place) => move_mount(tree.as_fd(), place.as_fd()).at("mount", "root.path")?,
             // A parent that only the creator may search. On `/` it serves as well: hooks see it by its handle only.
             Err(error) if error.errno() == Some(Errno::EACCES) => {
-                let place = openat2(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0).at("open", "/")?;
+                let place = open_host_root()?;
                 move_mount(tree.as_fd(), place.as_fd()).at("mount root.path on", "/")?;
             }
             Err(error) => return Err(error),
         }
         Ok(tree)
+    }
+
+    /// Mounts a tmpfs for what is detached elsewhere, at a place that the root file system will cover; `top` is the path of
+    /// what is mounted there last.
+    fn set_stage(&self, place: &OwnedFd, top: &CStr) -> Result<()> {
+        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        let mounted = mounts::mount_on(place, Some(c"tmpfs"), Some(c"tmpfs"), flags, Some(c"mode=700"));
+        mounted.at("mount tmpfs on", "root.path")?;
+        let root = openat2(CWD, top, libc::O_PATH | libc::O_DIRECTORY, 0, RESOLVE_NO_SYMLINKS);
+        stage::begin(root.at("open the tmpfs on", "root.path")?).at("use", "/proc/self/fd")
     }
 
     /// In the child, between [`Rootfs::mount`] and [`Rootfs::enter`]: makes the container's root the working directory.
@@ -333,8 +378,32 @@ impl Rootfs {
     /// # Errors
     /// Of the system call that fails; [`Rootfs::mount`] must have succeeded.
     pub fn enter(&mut self) -> Result<()> {
+        if stage::is_used() {
+            // It goes with the host's tree.
+            self.cover()?;
+            stage::leave();
+        }
         let tree = self.tree.as_ref().ok_or_else(unmounted)?;
         self.plan.entry.enter(tree.root.as_fd(), self.plan.propagation.shares())
+    }
+
+    /// Covers masked and read-only paths.
+    fn cover(&mut self) -> Result<()> {
+        if self.plan.masked.is_empty() && self.plan.readonly_paths.is_empty() {
+            return Ok(());
+        }
+        let tree = self.tree.as_ref().ok_or_else(unmounted)?;
+        let proc = masks::Proc::open(tree);
+        for path in &self.plan.readonly_paths {
+            masks::make_readonly(tree, &proc, path)?;
+        }
+        if let Some(null) = self.null.take() {
+            let mut masks = masks::Masks::new(null);
+            for path in &self.plan.masked {
+                masks.cover(tree, &proc, path)?;
+            }
+        }
+        Ok(())
     }
 
     /// In the child, inside the root: what must come last. Closes every handle.
@@ -342,29 +411,21 @@ impl Rootfs {
     /// # Errors
     /// Of the first step that fails; [`Rootfs::enter`] must have succeeded.
     pub fn finish(&mut self, console: Option<BorrowedFd<'_>>) -> Result<()> {
-        let mut tree = self.tree.take().ok_or_else(unmounted)?;
         let propagation = self.plan.propagation;
         if self.context.new_mount_ns && propagation.shares() {
             propagation.end()?;
         }
+        let tree = self.tree.as_mut().ok_or_else(unmounted)?;
         if let Some(console) = console {
-            console::bind(&mut tree, console)?;
+            console::bind(tree, console)?;
         }
         for (mount, destination) in self.late.drain(..) {
             mounts::make_readonly(&mount, &destination)?;
         }
-        if !self.plan.masked.is_empty() || !self.plan.readonly_paths.is_empty() {
-            let proc = masks::Proc::open(&tree);
-            for path in &self.plan.readonly_paths {
-                masks::make_readonly(&tree, &proc, path)?;
-            }
-            if let Some(null) = self.null.take() {
-                let mut masks = masks::Masks::new(null);
-                for path in &self.plan.masked {
-                    masks.cover(&tree, &proc, path)?;
-                }
-            }
+        if !stage::is_used() {
+            self.cover()?;
         }
+        let tree = self.tree.take().ok_or_else(unmounted)?;
         if self.plan.readonly && self.context.new_mount_ns {
             mounts::make_readonly(&tree.root, "/")?;
         }
@@ -372,8 +433,18 @@ impl Rootfs {
         if self.context.new_mount_ns && !propagation.shares() {
             propagation.end()?;
         }
+        stage::end();
         Ok(())
     }
+}
+
+fn is_privileged() -> bool {
+    caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN).unwrap_or(false)
+}
+
+/// The root of the host's tree, not what is mounted on it: that `/..` leads to.
+fn open_host_root() -> Result<OwnedFd> {
+    openat2(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0).at("open", "/")
 }
 
 fn unmounted() -> Error {

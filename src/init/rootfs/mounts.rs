@@ -42,6 +42,10 @@ fn make_one(
     match &planned.kind {
         MountKind::Bind { source: path, recursive } => {
             let prepared = source.is_some();
+            if !prepared && planned.idmap.is_some() {
+                // Only the creator can have done it.
+                return Err(Error::sys("map ids of the mount on", format!("/{}", planned.destination), Errno::EPERM));
+            }
             let source = source.map_or_else(|| bind::open_source(path, *recursive), Ok)?;
             bind::attach(tree, planned, source, prepared)?;
             Ok(None)

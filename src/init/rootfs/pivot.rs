@@ -72,7 +72,7 @@ fn detach_proc_and_sys() -> Result<()> {
     let table = std::fs::read(FILE).at("read", FILE)?;
     let mounts =
         mountinfo::parse(&table).map_err(|line| Error::Other(format!("read `{FILE}`: line {line} is no mount")))?;
-    for Mounted { point, fstype } in mounts.into_iter().rev() {
+    for Mounted { point, fstype, .. } in mounts.into_iter().rev() {
         if !(fstype == "proc" || fstype == "sysfs") || point.starts_with(&here) {
             continue;
         }

@@ -1,13 +1,12 @@
 //! `linux.rootfsPropagation`: what the mount namespace starts with, and what the container's root ends with.
 
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use libc::{MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
 
 use crate::error::{At, Error, Result};
 use crate::sys::Errno;
-use crate::sys::mount::{MountAttr, mount, mount_setattr};
+use crate::sys::mount::mount;
 use crate::sys::path::open;
 
 /// Propagation before the mounts and after the root was entered, as `MS_` flags.
@@ -61,10 +60,9 @@ impl Propagation {
 /// Makes the mount that the root file system lies on private: binding the root must not reach the host, and
 /// `pivot_root(2)` refuses a shared parent.
 fn private_parent(rootfs: &Path) -> Result<()> {
-    let attr = MountAttr { propagation: MS_PRIVATE, ..MountAttr::default() };
     for dir in rootfs.ancestors() {
         let handle = open(dir, libc::O_PATH | libc::O_DIRECTORY).at("open", dir.display())?;
-        match mount_setattr(handle.as_fd(), 0, &attr) {
+        match super::mounts::mount_on(&handle, None, None, MS_PRIVATE, None) {
             // Not the root of a mount: the parent is looked at.
             Err(Errno::EINVAL) => continue,
             done => return done.at("make private", dir.display()),

@@ -272,7 +272,7 @@ pub static BACKEND_CGROUP: Metric =
 /// How processes are held.
 pub static BACKEND_PIDFD: Metric =
     Metric::gauge("rustbox_backend_pidfd", "1 for how processes are told apart and waited for here, 0 for the rest")
-        .by("mode", &["pidfd", "none"]);
+        .by("mode", &["pidfd", "procfs", "none"]);
 
 /// Which calls.
 pub static BACKEND_CALL: Metric = Metric::gauge(
