@@ -234,23 +234,39 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
 }
 
 /// Calls `with` for every open descriptor from `first` to `last`, where there is no `close_range(2)`. Procfs may be the
-/// container's by now, and the process's own limit lower than when it opened them: so all that a kernel gives (`fs.nr_open`)
-/// or the limit allows beyond are looked at, by `poll(2)`, as many at once as it takes.
+/// container's by now, and the process's own limit lower than when it opened them: so each place of the kernel's table is
+/// asked for. (`poll(2)` would ask for many at once, and takes one opened with `O_PATH` for none.)
 pub(super) fn each_open(first: u32, last: u32, mut with: impl FnMut(i32)) {
-    const NR_OPEN: u64 = 1 << 20;
-    const MOST_AT_ONCE: u64 = 4096;
-    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
-    let (soft, hard) = limit.unwrap_or((1, NR_OPEN));
-    let last = u64::from(last).min(hard.max(NR_OPEN)).min(i32::MAX as u64);
-    let at_once = soft.clamp(1, MOST_AT_ONCE);
-    for from in (u64::from(first)..=last).step_by(at_once as usize) {
-        let numbers = from..=last.min(from + at_once - 1);
-        let mut asked: Vec<_> = numbers.map(|fd| libc::pollfd { fd: fd as i32, events: 0, revents: 0 }).collect();
-        // SAFETY: as many pollfds as it is told.
-        let polled = unsafe { libc::poll(asked.as_mut_ptr(), asked.len() as libc::nfds_t, 0) };
-        // Where even that fails, nothing is known of any.
-        asked.iter().filter(|it| polled < 0 || it.revents & libc::POLLNVAL == 0).for_each(|it| with(it.fd));
+    for fd in first..last.saturating_add(1).min(table_size()) {
+        // SAFETY: only looked at.
+        if unsafe { libc::fcntl(fd as i32, libc::F_GETFD) } >= 0 {
+            with(fd as i32);
+        }
     }
+}
+
+/// A power of two that no open descriptor of this process reaches: as far as the kernel's table of them goes. `pselect(2)` tells,
+/// as it looks at the table's own bits: a place that is not open is `EBADF`, one beyond the end is not looked at.
+fn table_size() -> u32 {
+    const FIRST: u32 = 64;
+    const MOST: u32 = 1 << 31;
+    let mut size = FIRST;
+    while size < MOST {
+        let mut set = vec![0_u64; size as usize / 64 + 1];
+        set[size as usize / 64] = 1;
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let none = std::ptr::null_mut::<u64>();
+        // SAFETY: a set of as many bits as it is told and more, and a time to read; the rest is null.
+        let looked = check(unsafe {
+            libc::syscall(libc::SYS_pselect6, size + 1, set.as_mut_ptr(), none, none, &raw const at_once, none)
+        });
+        // SAFETY: only looked at.
+        if looked.is_ok() && unsafe { libc::fcntl(size as i32, libc::F_GETFD) } < 0 {
+            break;
+        }
+        size *= 2;
+    }
+    size
 }
 
 /// Clears close-on-exec of `fd`, so that an executed program inherits it.
@@ -444,5 +460,27 @@ impl StringVector {
             name.push(value);
             name
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_open_descriptor_is_found_one_opened_as_a_path_too() {
+        let directory = path::open("/", libc::O_PATH | libc::O_DIRECTORY).expect("/");
+        // SAFETY: no memory is passed.
+        let high =
+            check(unsafe { libc::fcntl(directory.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 900) }.into()).expect("a copy");
+        // SAFETY: it is new, and nobody else's.
+        let high = unsafe { OwnedFd::from_raw_fd(high as i32) };
+        let mut found = Vec::new();
+        each_open(0, u32::MAX, |fd| found.push(fd));
+        assert!(found.contains(&directory.as_raw_fd()) && found.contains(&high.as_raw_fd()), "{found:?}");
+        assert!(table_size() > high.as_raw_fd() as u32);
+        found.clear();
+        each_open(3, high.as_raw_fd() as u32 - 1, |fd| found.push(fd));
+        assert!(!found.contains(&0) && !found.contains(&high.as_raw_fd()), "{found:?}");
     }
 }

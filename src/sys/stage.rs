@@ -33,12 +33,15 @@ thread_local! {
 /// Begins to stage mounts on `root`, a tmpfs that nobody else uses, in this thread.
 ///
 /// # Errors
-/// `ENOENT` or `ENOTSUP` where `/proc` is no procfs that shows the caller.
+/// `ENOENT` or `ENOTSUP` where `/proc` is no procfs that shows the caller; as `mount(2)`.
 pub fn begin(root: OwnedFd) -> Result<()> {
     let links = openat(CWD, c"/proc/self/fd", libc::O_PATH | libc::O_DIRECTORY, 0)?;
     if path::fstatfs(links.as_fd())?.f_type != libc::PROC_SUPER_MAGIC {
         return Err(Errno::ENOTSUP);
     }
+    // A copy of what the stage is mounted on does not have it.
+    mount_at::fchdir(links.as_fd())?;
+    mount(None, &link(root.as_fd())?, None, libc::MS_UNBINDABLE, None)?;
     STAGE.set(Some(Stage { root: Some(root), links, places: 0 }));
     Ok(())
 }

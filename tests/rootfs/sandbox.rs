@@ -93,7 +93,7 @@ impl Sandbox {
         let spec = serde_json::from_value(self.config.clone()).map_err(|error| error.to_string())?;
         let words = |error: rustbox::Error| error.to_string();
         let mut rootfs = Rootfs::plan(&spec, &self.bundle(), &self.context).map_err(words)?;
-        rootfs.open().map_err(words)?;
+        rootfs.open(true).map_err(words)?;
         let (reader, mut writer) = std::io::pipe().map_err(|error| error.to_string())?;
         let (gate, mut opener) = std::io::pipe().map_err(|error| error.to_string())?;
         let mut namespaces = (libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWPID) as u64;

@@ -384,7 +384,7 @@ impl Rootfs {
             stage::leave();
         }
         let tree = self.tree.as_ref().ok_or_else(unmounted)?;
-        self.plan.entry.enter(tree.root.as_fd(), self.plan.propagation.shares())
+        self.plan.entry.enter(tree.root.as_fd(), self.plan.propagation.shares(), self.lent)
     }
 
     /// Covers masked and read-only paths.
