@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use rustbox::seccomp::judge::{JudgeFilter, Record, supervise};
 use rustbox::seccomp::{Filter, cached, compile};
-use rustbox::sys::process::{pidfd_getfd, pidfd_open, pidfd_send_signal, wait_end};
+use rustbox::sys::pidfd;
 use rustbox::sys::seccomp::Instruction;
 
 const LAUNCH: &str = "RUSTBOX_TEST_LAUNCH";
@@ -54,7 +54,7 @@ fn launch(profile: Option<serde_json::Value>, argv: &[&str]) -> Outcome {
         .stderr(Stdio::piped())
         .spawn()
         .expect("starts");
-    let pidfd = pidfd_open(child.id() as i32).expect("pidfd");
+    let pidfd = pidfd::open(child.id() as i32).expect("pidfd");
     let mut record = None;
     if profile.is_none() {
         let mut line = String::new();
@@ -64,12 +64,12 @@ fn launch(profile: Option<serde_json::Value>, argv: &[&str]) -> Outcome {
             assert_ne!(stderr.read_line(&mut line).expect("reads"), 0, "the launcher died");
         }
         let number: i32 = line["listener ".len()..].trim().parse().expect("a number");
-        let listener = pidfd_getfd(pidfd.as_fd(), number).expect("listener");
+        let listener = pidfd::getfd(pidfd.as_fd(), number).expect("listener");
         child.stdin.take().expect("piped").write_all(b"!").expect("told");
         let drain = std::thread::spawn(move || stderr.read_to_end(&mut Vec::new()));
         record = watch(&listener, &pidfd);
         if record.is_some() {
-            pidfd_send_signal(pidfd.as_fd(), 9).expect("killed");
+            pidfd::send_signal(pidfd.as_fd(), 9).expect("killed");
         }
         let output = child.wait_with_output().expect("ends");
         drain.join().expect("joined").expect("drained");
@@ -90,7 +90,7 @@ fn watch(listener: &OwnedFd, pidfd: &OwnedFd) -> Option<Record> {
         {
             return Some(record);
         }
-        if wait_end(pidfd.as_fd(), 0).expect("poll") {
+        if pidfd::wait_end(pidfd.as_fd(), 0).expect("poll") {
             return None;
         }
     }

@@ -11,7 +11,7 @@ use super::file::Dir;
 use super::layout::{Controller, Version};
 use super::systemd;
 use crate::error::{At, Error, Result};
-use crate::sys::{Errno, process};
+use crate::sys::{Errno, pidfd};
 
 /// First pause between two looks at something the kernel is finishing.
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
@@ -104,7 +104,7 @@ impl Cgroup {
     pub fn signal(&self, signal: i32) -> Result<usize> {
         let mut handles = Vec::new();
         for pid in self.procs()? {
-            match process::pidfd_open(pid) {
+            match pidfd::open(pid) {
                 Ok(pidfd) => handles.push((pid, pidfd)),
                 Err(Errno::ESRCH) => {}
                 Err(errno) => return Err(errno).at("open pidfd of", pid),
@@ -115,7 +115,7 @@ impl Cgroup {
         let members = self.procs()?;
         let mut sent = 0;
         for (pid, pidfd) in handles.iter().filter(|(pid, _)| members.binary_search(pid).is_ok()) {
-            match process::pidfd_send_signal(pidfd.as_fd(), signal) {
+            match pidfd::send_signal(pidfd.as_fd(), signal) {
                 Ok(()) => sent += 1,
                 Err(Errno::ESRCH) => {}
                 Err(errno) => return Err(errno).at("signal process", pid),

@@ -19,7 +19,7 @@ use crate::cgroup::Cgroup;
 use crate::container::running_hook;
 use crate::container::state::{Directory, Record, Root};
 use crate::error::{Error, Result};
-use crate::sys::{Errno, process};
+use crate::sys::{Errno, pidfd};
 use crate::worker::metrics;
 
 /// How long a release waits for processes and cgroups to go, in all.
@@ -181,20 +181,20 @@ pub fn release(
 
 /// Kills a process by its handle and waits for its end; true where it is dead.
 fn end(init: &OwnedFd, cgroup: &Cgroup, deadline: Instant, left: &mut Vec<String>) -> bool {
-    match process::pidfd_send_signal(init.as_fd(), libc::SIGKILL) {
+    match pidfd::send_signal(init.as_fd(), libc::SIGKILL) {
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(errno) => left.push(format!("kill the first process: {}", errno.desc())),
     }
-    if process::wait_end(init.as_fd(), UNFROZEN_MS) == Ok(false)
+    if pidfd::wait_end(init.as_fd(), UNFROZEN_MS) == Ok(false)
         && let Err(error) = cgroup.thaw_strays()
     {
         left.push(error.to_string());
     }
     let wait = deadline.saturating_duration_since(Instant::now());
-    match process::wait_end(init.as_fd(), i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)) {
+    match pidfd::wait_end(init.as_fd(), i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)) {
         Ok(true) => {
             // Where it is our own child, nobody else will reap it.
-            let _ = process::wait_pidfd(init.as_fd(), false);
+            let _ = pidfd::wait(init.as_fd(), false);
             true
         }
         Ok(false) => {

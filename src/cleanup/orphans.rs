@@ -15,7 +15,7 @@ use crate::container::identity::{self, ProcessId};
 use crate::container::record::{read_mount_namespace, read_record};
 use crate::container::state::{Directory, Record, Root};
 use crate::error::{At, Error, Result};
-use crate::sys::{Errno, namespace, path, process};
+use crate::sys::{Errno, namespace, path, pidfd};
 
 /// A process that has outlived its container's release, or is about to.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -111,12 +111,12 @@ fn members(root: &Root, record: &Record) -> Result<BTreeSet<libc::pid_t>> {
 /// Where it does not end by the deadline.
 pub fn end(orphan: ProcessId, deadline: Instant) -> Result<bool> {
     let Some(pidfd) = identity::open(orphan)? else { return Ok(false) };
-    match process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
+    match pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL) {
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(errno) => return Err(Error::sys("kill process", orphan.pid, errno)),
     }
     let wait = deadline.saturating_duration_since(Instant::now());
-    match process::wait_end(pidfd.as_fd(), i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)) {
+    match pidfd::wait_end(pidfd.as_fd(), i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)) {
         Ok(true) => Ok(true),
         Ok(false) => Err(Error::Other(format!("process {}, which SIGKILL has not ended", orphan.pid))),
         Err(errno) => Err(Error::sys("wait for process", orphan.pid, errno)),

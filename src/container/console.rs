@@ -12,9 +12,9 @@ use oci_spec::runtime::{BoxBuilder, Process};
 
 use crate::container::foreground::{Signals, forward};
 use crate::error::{At, Error, Result};
-use crate::sys::process::{self, Ended};
+use crate::sys::process::Ended;
 use crate::sys::socket::{self, MsgFlags};
-use crate::sys::{attributes, tty};
+use crate::sys::{attributes, pidfd, tty};
 
 /// How much waits in each direction, in bytes. A pipe or terminal that polls writable takes this much without blocking
 /// (`PIPE_BUF`, pipe(7)).
@@ -66,7 +66,7 @@ pub fn wait(child: &OwnedFd, signals: &Signals, socket: BorrowedFd<'_>) -> Resul
         }
         Ok(resized)
     })?;
-    process::wait_pidfd(child.as_fd(), true)
+    pidfd::wait(child.as_fd(), true)
         .at("wait for", "the container's first process")?
         .ok_or_else(|| Error::Other("a process with a terminal has ended without a status".into()))
 }

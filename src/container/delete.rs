@@ -47,7 +47,7 @@ pub fn delete_locked(root: &Root, directory: Directory, mut record: Record) -> R
     let other_boot = record.boot_id != identity::boot_id()?;
     if let (Status::Paused, Some(live)) = (now, &live) {
         // A frozen process dies when it is thawed.
-        let _ = crate::sys::process::pidfd_send_signal(live.pidfd.as_fd(), libc::SIGKILL);
+        let _ = crate::sys::pidfd::send_signal(live.pidfd.as_fd(), libc::SIGKILL);
         record.cgroup.open().thaw()?;
     }
     let mut pidfd = live.map(|live| live.pidfd);
@@ -56,9 +56,9 @@ pub fn delete_locked(root: &Root, directory: Directory, mut record: Record) -> R
         && let Some(init) = read_init(directory.fd(), &record.id)?
     {
         // A dead init still vouches for its pid namespace, where it was one.
-        pidfd = crate::sys::process::pidfd_open(init.pid)
+        pidfd = crate::sys::pidfd::open(init.pid)
             .ok()
-            .filter(|fd| crate::sys::process::wait_end(fd.as_fd(), 0).unwrap_or(false));
+            .filter(|fd| crate::sys::pidfd::wait_end(fd.as_fd(), 0).unwrap_or(false));
     }
     if pidfd.is_none() && (other_boot || !directory.was_entered()) {
         record.cgroup = record.cgroup.unentered();

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollTimeout;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use crate::cgroup::stats::{NetworkInterface, Stats, network_interfaces};
 use crate::container::state::{Live, Record, Root, Status, read_spec, status};
 use crate::error::{At, Error, Result};
 use crate::init::intel_rdt;
-use crate::sys::{Errno, process};
+use crate::sys::pidfd;
 
 /// One line of `events`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -84,7 +84,7 @@ impl Watched {
         }
         let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
         // The handle vouches that the pid still was this process's.
-        if process::wait_end(self.live.pidfd.as_fd(), 0).unwrap_or(true) {
+        if pidfd::wait_end(self.live.pidfd.as_fd(), 0).unwrap_or(true) {
             return None;
         }
         Some(network_interfaces(&text)).filter(|list| !list.is_empty())
@@ -101,13 +101,9 @@ impl Watched {
             let left = next.saturating_duration_since(Instant::now());
             // Rounded up, so that the last part of a millisecond is not spent polling.
             let timeout = PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
-            let mut fds = vec![PollFd::new(self.live.pidfd.as_fd(), PollFlags::POLLIN)];
-            fds.extend(oom.as_ref().map(OomWatch::poll_fd));
-            match poll(&mut fds, timeout) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno).at("poll", "the container's events"),
-            }
-            let ended = fds[0].any() == Some(true);
+            let others: Vec<_> = oom.as_ref().map(OomWatch::poll_fd).into_iter().collect();
+            let ended = pidfd::wait_end_or(self.live.pidfd.as_fd(), &others, timeout);
+            let ended = ended.at("poll", "the container's events")?;
             if let Some(oom) = &mut oom {
                 for _ in 0..oom.take()? {
                     say(&Event { kind: "oom", id: &self.record.id, data: None })?;

@@ -19,7 +19,7 @@ use crate::seccomp::notify::{Handover, container_process_state};
 use crate::seccomp::{self, Filter};
 use crate::spec::{Host, validate_process};
 use crate::sys::clone::{Child, CloneArgs, clone3};
-use crate::sys::{entry, process, wait};
+use crate::sys::{entry, pidfd, process, wait};
 
 /// What `exec` is asked for, beyond the process.
 #[derive(Debug, Default)]
@@ -124,8 +124,8 @@ impl Joiner<'_> {
         let child = introduced(&channel, &stage)?;
         let started = self.accompany(&channel, &child, init, user_namespace, options);
         if started.is_err() {
-            let _ = process::pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
-            let _ = process::wait_pidfd(child.pidfd.as_fd(), true);
+            let _ = pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+            let _ = pidfd::wait(child.pidfd.as_fd(), true);
         }
         started.map(|()| child)
     }
@@ -191,7 +191,7 @@ impl Joiner<'_> {
         process::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).at("make", "the joining process undumpable")?;
         let flags = self.namespaces.join.iter().fold(self.namespaces.new, |flags, join| flags | join.flag);
         if flags != 0 {
-            process::join_namespaces(init.as_fd(), flags).at("join the namespaces of", &self.record.id)?;
+            pidfd::join_namespaces(init.as_fd(), flags).at("join the namespaces of", &self.record.id)?;
         }
         if self.namespaces.has(libc::CLONE_NEWUSER) {
             process::setresgid(0).at("become", "group 0 of the user namespace")?;

@@ -7,8 +7,8 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::error::{At, Result};
-use crate::sys::Errno;
-use crate::sys::process::{self, Ended};
+use crate::sys::process::Ended;
+use crate::sys::{Errno, pidfd};
 
 /// The signals that reach a foreground command, taken from before the clone on so that none is lost.
 #[derive(Debug)]
@@ -63,9 +63,7 @@ pub fn wait(child: &OwnedFd, signals: &Signals) -> Result<Ended> {
         for signal in signals.pending()? {
             forward(child, signal)?;
         }
-        if let Some(ended) =
-            process::wait_pidfd(child.as_fd(), false).at("wait for", "the container's first process")?
-        {
+        if let Some(ended) = pidfd::wait(child.as_fd(), false).at("wait for", "the container's first process")? {
             return Ok(ended);
         }
     }
@@ -79,7 +77,7 @@ pub fn forward(child: &OwnedFd, signal: i32) -> Result<()> {
     if matches!(signal, libc::SIGCHLD | libc::SIGURG | libc::SIGWINCH) {
         return Ok(());
     }
-    match process::pidfd_send_signal(child.as_fd(), signal) {
+    match pidfd::send_signal(child.as_fd(), signal) {
         Err(Errno::ESRCH) => Ok(()),
         other => other.at("forward a signal to", "the container's first process"),
     }

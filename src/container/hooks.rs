@@ -20,7 +20,7 @@ use oci_spec::runtime::Hook;
 use crate::error::{At, Context, Error, Result};
 use crate::sys::clone::{Child, CloneArgs, clone3};
 use crate::sys::process::{Ended, StringVector};
-use crate::sys::{attributes, path, process, wait};
+use crate::sys::{attributes, descriptors, path, pidfd, process, wait};
 
 /// How much of a hook's output is kept, per stream, in bytes. The rest is read and dropped.
 const OUTPUT_LIMIT: usize = 16 << 10;
@@ -196,7 +196,7 @@ fn spawn(
             process::dup_to(stdin.as_fd(), 0)?;
             process::dup_to(out_write.as_fd(), 1)?;
             process::dup_to(err_write.as_fd(), 2)?;
-            process::close_on_exec_from(3)?;
+            descriptors::close_on_exec_from(3)?;
             attributes::reset_signals()?;
             if let Some(prepare) = prepare {
                 prepare().map_err(|error| error.errno().unwrap_or(Errno::ECANCELED))?;
@@ -258,7 +258,7 @@ impl HookProcess {
         if let Some(cut) = pipes.follow(self.child.pidfd.as_fd(), deadline, caller)? {
             return self.kill().map(|()| cut);
         }
-        let ended = process::wait_pidfd(self.child.pidfd.as_fd(), true).at("wait for", "hook")?;
+        let ended = pidfd::wait(self.child.pidfd.as_fd(), true).at("wait for", "hook")?;
         self.reaped = true;
         ended.map(Followed::Ended).ok_or_else(|| Error::sys("wait for", "hook", Errno::ECHILD))
     }
@@ -268,12 +268,12 @@ impl HookProcess {
         self.reaped = true;
         // It is not reaped yet, so its pid, and the group of that number, cannot be another's.
         let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(self.child.pid), nix::sys::signal::Signal::SIGKILL);
-        let _ = process::pidfd_send_signal(self.child.pidfd.as_fd(), libc::SIGKILL);
+        let _ = pidfd::send_signal(self.child.pidfd.as_fd(), libc::SIGKILL);
         let wait = i32::try_from(KILL_WAIT.as_millis()).unwrap_or(i32::MAX);
-        if !process::wait_end(self.child.pidfd.as_fd(), wait).at("wait for", "hook")? {
+        if !pidfd::wait_end(self.child.pidfd.as_fd(), wait).at("wait for", "hook")? {
             return Err(Error::Other(format!("process {} does not end after SIGKILL", self.child.pid)));
         }
-        process::wait_pidfd(self.child.pidfd.as_fd(), true).at("wait for", "hook").map(drop)
+        pidfd::wait(self.child.pidfd.as_fd(), true).at("wait for", "hook").map(drop)
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Error, Result};
 pub use crate::sys::proc_handle::field;
-use crate::sys::{Errno, capability, path, process};
+use crate::sys::{Errno, capability, path, pidfd, process};
 
 /// A process: its pid and when it started. The pair never names two processes of one boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -60,7 +60,7 @@ pub fn identify(pid: libc::pid_t) -> Result<Option<ProcessId>> {
 pub fn status_of_zombie(process: ProcessId, pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
     let Some(stat) = stat(process.pid)? else { return Ok(None) };
     // Until it is reaped nobody else has its pid.
-    let zombie = field(&stat, 3) == Some("Z") && process::pidfd_send_signal(pidfd, 0).is_ok();
+    let zombie = field(&stat, 3) == Some("Z") && pidfd::send_signal(pidfd, 0).is_ok();
     // To whom may not look, the kernel shows 0.
     let trusted = |status: &i32| *status != 0 || (may_trace() && !process::in_user_namespace());
     Ok(field(&stat, 52).and_then(|text| text.parse().ok()).filter(trusted).filter(|_| zombie))
@@ -85,7 +85,7 @@ fn stat(pid: libc::pid_t) -> Result<Option<Vec<u8>>> {
 /// # Errors
 /// Where pidfds or `/proc` do not work.
 pub fn open(process: ProcessId) -> Result<Option<OwnedFd>> {
-    let pidfd = match process::pidfd_open(process.pid) {
+    let pidfd = match pidfd::open(process.pid) {
         Ok(pidfd) => pidfd,
         // EINVAL: the pid is in use, but by a thread.
         Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
@@ -93,7 +93,7 @@ pub fn open(process: ProcessId) -> Result<Option<OwnedFd>> {
     };
     // The handle comes first, so that the start time read next is of the process it names, or of
     // nobody where that has ended meanwhile.
-    if identify(process.pid)? != Some(process) || process::wait_end(pidfd.as_fd(), 0).at("poll", process.pid)? {
+    if identify(process.pid)? != Some(process) || pidfd::wait_end(pidfd.as_fd(), 0).at("poll", process.pid)? {
         return Ok(None);
     }
     Ok(Some(pidfd))

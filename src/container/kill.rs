@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use crate::container::state::{Root, Status, status};
 use crate::error::{At, Error, Result};
 use crate::judge::monitor;
-use crate::sys::{Errno, process};
+use crate::sys::{Errno, pidfd};
 
 /// Sends `signal` to the container's first process; with `all`, to every process of its cgroups. In a cgroup that
 /// others were in before, nobody but the first process is known to be the container's.
@@ -34,7 +34,7 @@ pub fn kill(root: &Root, id: &str, signal: i32, all: bool) -> Result<()> {
 }
 
 fn send(pidfd: &std::os::fd::OwnedFd, signal: i32, pid: libc::pid_t) -> Result<()> {
-    match process::pidfd_send_signal(pidfd.as_fd(), signal) {
+    match pidfd::send_signal(pidfd.as_fd(), signal) {
         Err(Errno::ESRCH) => Ok(()),
         other => other.at("signal process", pid),
     }

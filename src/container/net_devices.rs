@@ -10,7 +10,7 @@ use crate::init::channel::{Channel, Message, failure};
 use crate::init::net_devices::{configure, move_all, names_are_free};
 use crate::init::procfs::Procfs;
 use crate::sys::clone::{CloneArgs, clone3};
-use crate::sys::process;
+use crate::sys::{pidfd, process};
 
 /// The interfaces that the container gets, where it gets any.
 pub fn wanted(spec: &Spec) -> Option<&HashMap<String, LinuxNetDevice>> {
@@ -53,7 +53,7 @@ pub(super) fn attach(devices: &HashMap<String, LinuxNetDevice>, procfs: &Procfs,
     .at("clone", "the process that moves network devices")?;
     drop(theirs);
     let heard = ours.receive();
-    process::wait_pidfd(child.pidfd.as_fd(), true).at("wait for", "the process that moves network devices")?;
+    pidfd::wait(child.pidfd.as_fd(), true).at("wait for", "the process that moves network devices")?;
     match heard? {
         Some(Message::Ready) => Ok(()),
         Some(Message::Failed(errno, text)) => Err(Error::Init { errno, text }),

@@ -8,14 +8,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
 use crate::container::state::Record;
 use crate::error::{At, Error, Result};
 use crate::sys::path::{RESOLVE_IN_ROOT, c_path, fstat, open, openat2, unlinkat};
-use crate::sys::{Errno, process};
+use crate::sys::{Errno, pidfd, process};
 
 /// The variable by which systemd names its socket, and by which the program finds its own.
 const VARIABLE: &str = "NOTIFY_SOCKET";
@@ -99,12 +99,9 @@ impl Proxy {
     pub fn wait(&self, init: BorrowedFd<'_>) -> Result<()> {
         let mut buffer = [0; 4096];
         loop {
-            let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN), PollFd::new(init, PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::NONE) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno).at("wait for", "a program's readiness"),
-            }
-            let ended = fds[1].any().unwrap_or(false);
+            let word = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            let ended = pidfd::wait_end_or(init, &word, PollTimeout::NONE);
+            let ended = ended.at("wait for", "a program's readiness")?;
             // What it has said before it ended counts.
             while let Ok(length) = self.socket.recv(&mut buffer) {
                 if buffer[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {

@@ -11,7 +11,7 @@ use crate::container::hooks::{Kind, Runner, path_alone};
 use crate::container::identity::{self, ProcessId};
 use crate::container::state::{Record, overwrite};
 use crate::error::{At, Error, Result};
-use crate::sys::{Errno, path, process};
+use crate::sys::{Errno, path, pidfd};
 
 /// The file in the container's directory: kind, pid and start time.
 const FILE: &std::ffi::CStr = c"hook";
@@ -76,17 +76,17 @@ fn find(directory: BorrowedFd<'_>, record: &Record) -> Result<Option<Found>> {
 pub fn end(directory: BorrowedFd<'_>, record: &Record, deadline: Instant) -> Result<Option<String>> {
     let Some(Found { name, id, pidfd }) = find(directory, record)? else { return Ok(None) };
     // Another failure means that it leads no group of its own yet, or not any more.
-    if let Err(Errno::EINVAL) = process::pidfd_signal_group(pidfd.as_fd(), libc::SIGKILL) {
+    if let Err(Errno::EINVAL) = pidfd::signal_group(pidfd.as_fd(), libc::SIGKILL) {
         // Before Linux 6.9. It was alive just now, and a pid is not given out again at once.
         let group = nix::unistd::Pid::from_raw(id.pid);
         let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
     }
-    match process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
+    match pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL) {
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(errno) => return Err(Error::sys("kill", &name, errno)),
     }
     let wait = deadline.saturating_duration_since(Instant::now());
-    if !process::wait_end(pidfd.as_fd(), i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)).at("wait for", &name)? {
+    if !pidfd::wait_end(pidfd.as_fd(), i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)).at("wait for", &name)? {
         return Err(Error::Other(format!("{name}, which SIGKILL has not ended")));
     }
     Ok(Some(name))

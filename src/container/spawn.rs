@@ -11,7 +11,7 @@ use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message, failure};
 use crate::sys::clone::{Child, CloneArgs, clone3};
 use crate::sys::wait::close_copies;
-use crate::sys::{Errno, process, socket};
+use crate::sys::{Errno, pidfd, process, socket};
 
 /// Flags that go into the clone that makes init. The cgroup namespace is unshared by init itself, once it
 /// is in its cgroups, and the network namespace, which takes the kernel longest, while the creator makes those; the
@@ -73,9 +73,9 @@ pub fn introduced(creator: &Channel, stage: &Child) -> Result<Child> {
         Err(error) => Err(error),
     };
     if made.is_err() {
-        let _ = process::pidfd_send_signal(stage.pidfd.as_fd(), libc::SIGKILL);
+        let _ = pidfd::send_signal(stage.pidfd.as_fd(), libc::SIGKILL);
     }
-    process::wait_pidfd(stage.pidfd.as_fd(), true).at("wait for", "the process that joins the namespaces")?;
+    pidfd::wait(stage.pidfd.as_fd(), true).at("wait for", "the process that joins the namespaces")?;
     made
 }
 
@@ -211,7 +211,7 @@ impl Conversation<'_> {
     }
 
     fn ended(&self) -> Error {
-        match process::wait_end(self.child.as_fd(), 1000).and_then(|_| process::wait_pidfd(self.child.as_fd(), false)) {
+        match pidfd::wait_end(self.child.as_fd(), 1000).and_then(|_| pidfd::wait(self.child.as_fd(), false)) {
             Ok(Some(process::Ended::Signaled(libc::SIGKILL, _))) => Error::Other(
                 "the container's first process was killed while it was set up: is the memory limit too low?".to_owned(),
             ),

@@ -14,7 +14,7 @@ use crate::container::state::{Directory, Record, Root, Status, status};
 use crate::error::{At, Error, Result};
 use crate::judge::monitor::Monitor;
 use crate::spec::missing_process;
-use crate::sys::{Errno, path, process};
+use crate::sys::{Errno, path, pidfd};
 use crate::worker::metrics;
 
 /// How long the death of a container is waited for whose poststart hook has failed, in milliseconds.
@@ -61,11 +61,11 @@ pub fn start(root: &Root, id: &str, verdicts: &Path) -> Result<()> {
     metrics::started(begun.elapsed());
     poststart(&directory, &record, live.process.pid).inspect_err(|_| {
         // The hook's failure is the error to tell; what cannot be stopped here shows in `state` and `delete`.
-        let _ = process::pidfd_send_signal(live.pidfd.as_fd(), libc::SIGKILL);
+        let _ = pidfd::send_signal(live.pidfd.as_fd(), libc::SIGKILL);
         if !record.own_pid_namespace {
             let _ = record.cgroup.open().kill();
         }
-        let _ = process::wait_end(live.pidfd.as_fd(), DEATH);
+        let _ = pidfd::wait_end(live.pidfd.as_fd(), DEATH);
     })?;
     // Others may do with the container what they like meanwhile.
     drop(directory);

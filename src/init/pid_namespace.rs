@@ -14,7 +14,7 @@ use crate::error::{At, Result};
 use crate::sys::clone::{CloneArgs, clone3};
 use crate::sys::mount_at::fchdir;
 use crate::sys::process::{self, Ended};
-use crate::sys::{Errno, wait};
+use crate::sys::{Errno, pidfd, wait};
 
 /// Runs `act` in a process of the pid namespace whose root directory is `root`, whose working directory is `cwd` and
 /// which has no descriptor.
@@ -53,7 +53,7 @@ fn status(done: std::result::Result<(), Errno>) -> i32 {
 }
 
 fn ended(child: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
-    match process::wait_pidfd(child, true)? {
+    match pidfd::wait(child, true)? {
         Some(Ended::Exited(0)) => Ok(()),
         Some(Ended::Exited(errno)) => Err(Errno::from_raw(errno)),
         // Killed by a member of the namespace, for example.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::toolchain::Toolchain;
 use crate::cgroup::{Controller, Layout, Version};
-use crate::sys::{calls, path, process, seccomp};
+use crate::sys::{calls, path, pidfd, seccomp};
 
 /// One control of a judged run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -118,7 +118,7 @@ pub fn probe(layout: &Layout, wanted: Wanted) -> Report {
             .to_owned(),
     });
     let pidfd = calls::is_there("pidfd_open");
-    let held = process::pidfd_open(std::process::id() as libc::pid_t).is_ok();
+    let held = pidfd::open(std::process::id() as libc::pid_t).is_ok();
     let signal = calls::is_there("pidfd_send_signal");
     controls.push(Control {
         name: "pidfd",

@@ -19,7 +19,7 @@ use super::language::{Directory, Language};
 use super::sandbox::Place;
 use crate::error::{Error, Result};
 use crate::sys::path::is_cached;
-use crate::sys::process;
+use crate::sys::pidfd;
 
 /// How long a probe may take: a version is printed in milliseconds, a JVM may need a second.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -217,8 +217,8 @@ fn run(mut command: Command) -> Result<Option<String>, String> {
     };
     command.stdin(Stdio::null()).stdout(out.try_clone().map_err(said)?).stderr(err.try_clone().map_err(said)?);
     let mut child = command.spawn().map_err(said)?;
-    let pidfd = process::pidfd_open(child.id() as libc::pid_t).map_err(|errno| errno.desc().to_owned())?;
-    let ended = process::wait_end(pidfd.as_fd(), PATIENCE.as_millis() as i32).unwrap_or(false);
+    let pidfd = pidfd::open(child.id() as libc::pid_t).map_err(|errno| errno.desc().to_owned())?;
+    let ended = pidfd::wait_end(pidfd.as_fd(), PATIENCE.as_millis() as i32).unwrap_or(false);
     if !ended {
         let _ = child.kill();
     }

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | [`Agent::connect`] (before anything is made) | | accepts |
 //! | makes the [`Mailbox`], clones init | attaches the filter ([`load_and_post`]), stores the listener's number, spins | |
-//! | [`deliver`]: sees the number, takes the listener by pidfd_getfd(2), sends it with the state | | receives it |
+//! | [`deliver`]: sees the number, takes the listener by pidfd::getfd(2), sends it with the state | | receives it |
 //! | acknowledges | goes on to execve | answers |
 //!
 //! The process that `exec` adds to a container goes the same way as init.
@@ -23,8 +23,8 @@ use nix::sys::socket::{Shutdown, shutdown};
 use super::Filter;
 use crate::error::{At, Error, Result};
 use crate::sys::mailbox::{Mailbox, trap};
-use crate::sys::process::{pidfd_getfd, wait_end};
-use crate::sys::{self, socket};
+
+use crate::sys::{self, pidfd, socket};
 
 /// How long the agent may take to accept, and to take the message.
 const AGENT_PATIENCE: Duration = Duration::from_secs(10);
@@ -133,7 +133,7 @@ pub fn container_process_state(
 /// Init's side: attaches the filter; if it notifies, hands the listener over and waits for the receipt.
 ///
 /// The last thing before execve: the listener stays open, close-on-exec, because even close(2) may be notified.
-/// pidfd_getfd(2) needs ptrace access: a rootless creator needs init to be dumpable at this point.
+/// pidfd::getfd(2) needs ptrace access: a rootless creator needs init to be dumpable at this point.
 pub fn load_and_post(filter: &Filter, mailbox: &Mailbox) -> Result<()> {
     let Some(listener) = filter.load()? else { return Ok(()) };
     // `into_raw_fd`: dropping the descriptor would be a system call.
@@ -148,9 +148,9 @@ pub fn take_listener(mailbox: &Mailbox, init: BorrowedFd<'_>, timeout: Duration)
     let mut nap = Duration::from_micros(20);
     loop {
         if let Some(fd) = mailbox.posted() {
-            return pidfd_getfd(init, fd).at("take from init the seccomp listener", fd);
+            return pidfd::getfd(init, fd).at("take from init the seccomp listener", fd);
         }
-        if wait_end(init, 0).at("poll", "the init of the container")? && mailbox.posted().is_none() {
+        if pidfd::wait_end(init, 0).at("poll", "the init of the container")? && mailbox.posted().is_none() {
             return Err(Error::Other("init ended before it attached the seccomp filter".into()));
         }
         if Instant::now() >= deadline {

@@ -117,7 +117,7 @@ mod tests {
     use crate::seccomp::bpf::{LD, RET, jump, stmt};
     use crate::seccomp::notify::{Agent, container_process_state, deliver, load_and_post, take_listener};
     use crate::seccomp::{Filter, bpf};
-    use crate::sys::process::{pidfd_open, pidfd_send_signal, wait_end};
+    use crate::sys::pidfd;
     use crate::sys::seccomp::{action, notif_continue, notif_recv};
 
     /// Runs `child` in a copy of this process. The child of a threaded process must not allocate.
@@ -130,7 +130,7 @@ mod tests {
             unsafe { libc::_exit(status) }
         }
         assert!(pid > 0);
-        (pid, pidfd_open(pid).expect("pidfd"))
+        (pid, pidfd::open(pid).expect("pidfd"))
     }
 
     /// Reaps a child: its exit status, or the negative number of its signal.
@@ -204,8 +204,8 @@ mod tests {
         });
         let error = take_listener(&mailbox, pidfd.as_fd(), Duration::from_millis(50)).expect_err("dawdles");
         assert!(error.to_string().contains("within 50 ms"), "{error}");
-        pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).expect("killed");
-        assert!(wait_end(pidfd.as_fd(), 5000).expect("ends"));
+        pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL).expect("killed");
+        assert!(pidfd::wait_end(pidfd.as_fd(), 5000).expect("ends"));
         assert_eq!(reap(pid), -libc::SIGKILL);
     }
 

@@ -231,8 +231,14 @@ pub fn mount_id_of(path: &CStr) -> Result<u64> {
 
 /// A number that procfs tells of an open descriptor (`/proc/self/fdinfo`, proc(5)).
 pub(super) fn info(fd: BorrowedFd<'_>, field: &str) -> Result<u64> {
-    let name = c_path(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
-    let file = openat(CWD, &name, libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
+    // What a stage has opened is the host's procfs, while `/proc` may be the container's by now.
+    let file = match super::stage::with(|stage| stage.info(fd)) {
+        Some(file) => file?,
+        None => {
+            let name = c_path(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+            openat(CWD, &name, libc::O_RDONLY | libc::O_NOFOLLOW, 0)?
+        }
+    };
     // Without it nothing can be told; a file that somebody else made would tell anything.
     if fstatfs(file.as_fd())?.f_type != libc::PROC_SUPER_MAGIC {
         return Err(Errno::ENOSYS);

@@ -43,7 +43,7 @@ pub(super) fn is(handle: BorrowedFd<'_>) -> Result<bool> {
     Ok(path::fstat(handle)?.st_mode & libc::S_IFMT == libc::S_IFDIR)
 }
 
-/// Waits for the end of its process, as `process::wait_end`.
+/// Waits for the end of its process, as [`super::pidfd::wait_end`].
 pub(super) fn wait_end(handle: BorrowedFd<'_>, timeout_ms: i32) -> Result<bool> {
     /// Between two looks: about what a short-lived process lives.
     const LOOK: Duration = Duration::from_millis(1);

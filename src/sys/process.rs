@@ -1,9 +1,9 @@
-//! Processes: handles, waiting, namespaces, identities, limits, exec.
+//! Processes: namespaces, identities, limits, exec.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::{Errno, Result, check, path, proc_handle};
+use super::{Errno, Result, check};
 
 /// Whether the caller lives in a user namespace other than the machine's first, by its map of user ids.
 pub fn in_user_namespace() -> bool {
@@ -21,59 +21,6 @@ pub fn user_outside() -> Option<u32> {
         let offset = user.checked_sub(inside).filter(|offset| *offset < size)?;
         outside.checked_add(offset)
     })
-}
-
-/// `pidfd_open(2)`; where it is missing or blocked, a handle of the process's directory in procfs.
-///
-/// # Errors
-/// `ESRCH` where there is no such process, `EINVAL` for a thread.
-pub fn pidfd_open(pid: libc::pid_t) -> Result<OwnedFd> {
-    // SAFETY: no memory is passed.
-    let fd = match check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }) {
-        Err(Errno::ENOSYS | Errno::EPERM) => return proc_handle::open(pid),
-        fd => fd?,
-    };
-    // SAFETY: the kernel has just made this descriptor for us; pidfds are always close-on-exec.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
-}
-
-/// `pidfd_send_signal(2)`; signal 0 only asks.
-///
-/// # Errors
-/// `ESRCH` where the process has ended and was waited for, `EPERM`, `EINVAL`.
-pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
-    // SAFETY: a valid descriptor; a null siginfo is allowed.
-    let sent = check(unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
-    });
-    match sent {
-        // Missing, or kept from the caller: by a filter, or by the process's owner, and then the old call says so too.
-        Err(Errno::ENOSYS | Errno::EPERM) => proc_handle::kill(pidfd, signal),
-        sent => sent.map(drop),
-    }
-}
-
-/// Sends a signal to the process group that the process of the pidfd leads (`PIDFD_SIGNAL_PROCESS_GROUP`).
-///
-/// # Errors
-/// `ESRCH` where there is no such group, `EPERM`, `EINVAL` before Linux 6.9.
-pub fn pidfd_signal_group(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
-    const PROCESS_GROUP: u32 = 1 << 2;
-    let info = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: a valid descriptor; a null siginfo is allowed.
-    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, PROCESS_GROUP) })
-        .map(drop)
-}
-
-/// A copy of descriptor `fd` of another process (`pidfd_getfd(2)`).
-///
-/// # Errors
-/// `EPERM` without ptrace permission, `EBADF` where that process has no such descriptor.
-pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, fd: i32) -> Result<OwnedFd> {
-    // SAFETY: a valid descriptor; no memory is passed.
-    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })?;
-    // SAFETY: the kernel has just made this descriptor for us; it is close-on-exec.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// How a process ended, as the kernel says it: never `128 + n`.
@@ -96,105 +43,6 @@ impl Ended {
     }
 }
 
-/// Waits for a child by its handle and reaps it; `None` where it still runs and `block` is false.
-///
-/// # Errors
-/// `ECHILD` where the process is no child of the caller.
-pub fn wait_pidfd(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Ended>> {
-    const P_PIDFD: libc::idtype_t = 3;
-    let flags = libc::WEXITED | if block { 0 } else { libc::WNOHANG };
-    loop {
-        // SAFETY: all-zero is a valid siginfo_t, and the kernel says below whether it filled it in.
-        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        // SAFETY: a valid descriptor and room for one siginfo_t.
-        let done = unsafe { libc::waitid(P_PIDFD, pidfd.as_raw_fd() as libc::id_t, &raw mut info, flags) };
-        match check(done.into()) {
-            Err(Errno::EINTR) => continue,
-            Err(errno) => return Err(errno),
-            Ok(_) => {}
-        }
-        // SAFETY: waitid has filled in the SIGCHLD part, or left it zero when nothing has ended.
-        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-        if pid == 0 {
-            return Ok(None);
-        }
-        return Ok(Some(match info.si_code {
-            libc::CLD_EXITED => Ended::Exited(status),
-            code => Ended::Signaled(status, code == libc::CLD_DUMPED),
-        }));
-    }
-}
-
-/// The raw wait status of a process, child or not, that has ended and was reaped (`PIDFD_GET_INFO` with `PIDFD_INFO_EXIT`,
-/// Linux 6.15); `None` where it lives or waits to be reaped.
-///
-/// # Errors
-/// `ENOTTY` or `EINVAL` from kernels that do not know the question.
-pub fn pidfd_exit_status(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
-    /// `struct pidfd_info` of `<linux/pidfd.h>`, its first version.
-    #[repr(C)]
-    #[derive(Default)]
-    struct Info {
-        mask: u64,
-        cgroup: u64,
-        ids: [u32; 11],
-        exit_code: i32,
-    }
-    const EXIT: u64 = 1 << 3;
-    /// `_IOWR(0xFF, 11, struct pidfd_info)`.
-    const PIDFD_GET_INFO: libc::c_ulong = 3 << 30 | (size_of::<Info>() as libc::c_ulong) << 16 | 0xff << 8 | 11;
-    let mut info = Info { mask: EXIT, ..Info::default() };
-    // SAFETY: a valid descriptor and room for the structure whose size is in the request.
-    check(unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) }.into())?;
-    Ok((info.mask & EXIT != 0).then_some(info.exit_code))
-}
-
-/// Waits until a process (child or not) has ended, at most `timeout_ms` (negative: for ever); true where it has.
-///
-/// # Errors
-/// As `poll(2)`.
-pub fn wait_end(pidfd: BorrowedFd<'_>, timeout_ms: i32) -> Result<bool> {
-    // What cannot be waited for, a directory, is always ready for both.
-    let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN | libc::POLLOUT, revents: 0 };
-    loop {
-        // SAFETY: one valid pollfd.
-        match check(unsafe { libc::poll(&raw mut poll, 1, timeout_ms) }.into()) {
-            Err(Errno::EINTR) => continue,
-            Err(errno) => return Err(errno),
-            Ok(_) if poll.revents & libc::POLLOUT != 0 => return proc_handle::wait_end(pidfd, timeout_ms),
-            Ok(n) => return Ok(n > 0),
-        }
-    }
-}
-
-/// Joins the namespaces of a process that `flags` (`CLONE_NEW*`) name: by its pidfd, or, before Linux 5.8 and by the other kind
-/// of handle, one by one, the user namespace first.
-///
-/// # Errors
-/// As `setns(2)`; `ESRCH` where the process has ended.
-pub fn join_namespaces(process: BorrowedFd<'_>, flags: i32) -> Result<()> {
-    /// In the order in which they are joined: the first gives the privilege for the rest, the mount namespace hides the host's procfs.
-    const NAMES: [(i32, &CStr); 8] = [
-        (libc::CLONE_NEWUSER, c"ns/user"),
-        (libc::CLONE_NEWCGROUP, c"ns/cgroup"),
-        (libc::CLONE_NEWIPC, c"ns/ipc"),
-        (libc::CLONE_NEWUTS, c"ns/uts"),
-        (libc::CLONE_NEWNET, c"ns/net"),
-        (libc::CLONE_NEWPID, c"ns/pid"),
-        (libc::CLONE_NEWTIME, c"ns/time"),
-        (libc::CLONE_NEWNS, c"ns/mnt"),
-    ];
-    match setns(process, flags) {
-        Err(Errno::EINVAL | Errno::EBADF) => {}
-        joined => return joined,
-    }
-    let opened = proc_handle::directory(process)?;
-    let directory = opened.as_ref().map_or(process, AsFd::as_fd);
-    let open = |(flag, name): &(i32, &CStr)| Ok((*flag, path::openat(directory, name, libc::O_RDONLY, 0)?));
-    let namespaces = NAMES.iter().filter(|(flag, _)| flags & flag != 0).map(open).collect::<Result<Vec<_>>>()?;
-    namespaces.iter().try_for_each(|(flag, namespace)| setns(namespace.as_fd(), *flag))
-}
-
 /// `setns(2)` by a namespace descriptor or a pidfd; `flags` are `CLONE_NEW*` (0: any, for a namespace descriptor).
 ///
 /// # Errors
@@ -211,71 +59,6 @@ pub fn setns(fd: BorrowedFd<'_>, flags: i32) -> Result<()> {
 pub fn unshare(flags: i32) -> Result<()> {
     // SAFETY: only namespaces are unshared; CLONE_FILES and CLONE_FS would be harmless in a single thread.
     check(unsafe { libc::unshare(flags) }.into()).map(drop)
-}
-
-/// Marks every descriptor from `first` on as close-on-exec (`close_range(2)`).
-/// Before Linux 5.11, and where a filter keeps the caller from that, one by one.
-///
-/// # Errors
-/// None that a valid call can meet.
-pub fn close_on_exec_from(first: u32) -> Result<()> {
-    const CLOSE_RANGE_CLOEXEC: u32 = 4;
-    // SAFETY: only flags change; no descriptor is closed under its owner.
-    match check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }) {
-        Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL) => {
-            each_open(first, u32::MAX, |fd| {
-                // SAFETY: the same.
-                unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-            });
-            Ok(())
-        }
-        other => other.map(drop),
-    }
-}
-
-/// Calls `with` for every open descriptor from `first` to `last`, where there is no `close_range(2)`. Procfs may be the
-/// container's by now, and the process's own limit lower than when it opened them: so each place of the kernel's table is
-/// asked for. (`poll(2)` would ask for many at once, and takes one opened with `O_PATH` for none.)
-pub(super) fn each_open(first: u32, last: u32, mut with: impl FnMut(i32)) {
-    for fd in first..last.saturating_add(1).min(table_size()) {
-        // SAFETY: only looked at.
-        if unsafe { libc::fcntl(fd as i32, libc::F_GETFD) } >= 0 {
-            with(fd as i32);
-        }
-    }
-}
-
-/// A power of two that no open descriptor of this process reaches: as far as the kernel's table of them goes. `pselect(2)` tells,
-/// as it looks at the table's own bits: a place that is not open is `EBADF`, one beyond the end is not looked at.
-fn table_size() -> u32 {
-    const FIRST: u32 = 64;
-    const MOST: u32 = 1 << 31;
-    let mut size = FIRST;
-    while size < MOST {
-        let mut set = vec![0_u64; size as usize / 64 + 1];
-        set[size as usize / 64] = 1;
-        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        let none = std::ptr::null_mut::<u64>();
-        // SAFETY: a set of as many bits as it is told and more, and a time to read; the rest is null.
-        let looked = check(unsafe {
-            libc::syscall(libc::SYS_pselect6, size + 1, set.as_mut_ptr(), none, none, &raw const at_once, none)
-        });
-        // SAFETY: only looked at.
-        if looked.is_ok() && unsafe { libc::fcntl(size as i32, libc::F_GETFD) } < 0 {
-            break;
-        }
-        size *= 2;
-    }
-    size
-}
-
-/// Clears close-on-exec of `fd`, so that an executed program inherits it.
-///
-/// # Errors
-/// As `fcntl(2)`.
-pub fn keep_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: a valid descriptor.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) }.into()).map(drop)
 }
 
 /// A set of NUL-terminated strings in the shape that `execve(2)` wants.
@@ -419,7 +202,7 @@ pub fn setsid() -> Result<()> {
 /// As `dup3(2)`.
 pub fn dup_to(fd: BorrowedFd<'_>, target: i32) -> Result<()> {
     if fd.as_raw_fd() == target {
-        return keep_on_exec(fd);
+        return super::descriptors::keep_on_exec(fd);
     }
     // SAFETY: a valid descriptor. Callers name 0, 1, 2 or numbers they have planned for; an `OwnedFd`
     // of this process at `target` would silently change what it names, as with any dup2.
@@ -460,27 +243,5 @@ impl StringVector {
             name.push(value);
             name
         }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_open_descriptor_is_found_one_opened_as_a_path_too() {
-        let directory = path::open("/", libc::O_PATH | libc::O_DIRECTORY).expect("/");
-        // SAFETY: no memory is passed.
-        let high =
-            check(unsafe { libc::fcntl(directory.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 900) }.into()).expect("a copy");
-        // SAFETY: it is new, and nobody else's.
-        let high = unsafe { OwnedFd::from_raw_fd(high as i32) };
-        let mut found = Vec::new();
-        each_open(0, u32::MAX, |fd| found.push(fd));
-        assert!(found.contains(&directory.as_raw_fd()) && found.contains(&high.as_raw_fd()), "{found:?}");
-        assert!(table_size() > high.as_raw_fd() as u32);
-        found.clear();
-        each_open(3, high.as_raw_fd() as u32 - 1, |fd| found.push(fd));
-        assert!(!found.contains(&0) && !found.contains(&high.as_raw_fd()), "{found:?}");
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! [`super::mount`] asks here first; nothing is staged until [`begin`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -23,7 +23,7 @@ pub(super) struct Stage {
     root: Option<OwnedFd>,
     /// `/proc/self/fd` of the host.
     links: OwnedFd,
-    places: u32,
+    places: Cell<u32>,
 }
 
 thread_local! {
@@ -42,7 +42,7 @@ pub fn begin(root: OwnedFd) -> Result<()> {
     // A copy of what the stage is mounted on does not have it.
     mount_at::fchdir(links.as_fd())?;
     mount(None, &link(root.as_fd())?, None, libc::MS_UNBINDABLE, None)?;
-    STAGE.set(Some(Stage { root: Some(root), links, places: 0 }));
+    STAGE.set(Some(Stage { root: Some(root), links, places: Cell::new(0) }));
     Ok(())
 }
 
@@ -62,8 +62,8 @@ pub fn end() {
 }
 
 /// What the stage answers; nothing where there is none.
-pub(super) fn with<T>(act: impl FnOnce(&mut Stage) -> Result<T>) -> Option<Result<T>> {
-    STAGE.with_borrow_mut(|stage| stage.as_mut().map(act))
+pub(super) fn with<T>(act: impl FnOnce(&Stage) -> Result<T>) -> Option<Result<T>> {
+    STAGE.with_borrow(|stage| stage.as_ref().map(act))
 }
 
 fn link(fd: BorrowedFd<'_>) -> Result<CString> {
@@ -72,7 +72,7 @@ fn link(fd: BorrowedFd<'_>) -> Result<CString> {
 
 impl Stage {
     /// In place of `open_tree(OPEN_TREE_CLONE)`.
-    pub fn copy(&mut self, dir: BorrowedFd<'_>, path: &CStr, flags: u32) -> Result<OwnedFd> {
+    pub fn copy(&self, dir: BorrowedFd<'_>, path: &CStr, flags: u32) -> Result<OwnedFd> {
         let follow = if flags & libc::AT_SYMLINK_NOFOLLOW as u32 == 0 { 0 } else { libc::O_NOFOLLOW };
         let opened = if path.is_empty() { None } else { Some(openat(dir, path, libc::O_PATH | follow, 0)?) };
         let source = opened.as_ref().map_or(dir, AsFd::as_fd);
@@ -82,12 +82,7 @@ impl Stage {
     }
 
     /// In place of `fsopen(2)`, `fsconfig(2)` and `fsmount(2)`. `attributes` are `MOUNT_ATTR_*`.
-    pub fn filesystem(
-        &mut self,
-        fstype: &CStr,
-        options: &[(&CStr, Option<&CStr>)],
-        attributes: u64,
-    ) -> Result<OwnedFd> {
+    pub fn filesystem(&self, fstype: &CStr, options: &[(&CStr, Option<&CStr>)], attributes: u64) -> Result<OwnedFd> {
         let mut flags = flags(attributes);
         let mut data = Vec::new();
         for (key, value) in options {
@@ -103,10 +98,10 @@ impl Stage {
     }
 
     /// Makes a place, mounts on it, and gives the mount.
-    fn place(&mut self, directory: bool, make: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<OwnedFd> {
+    fn place(&self, directory: bool, make: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<OwnedFd> {
         let root = self.root.as_ref().ok_or(Errno::ENOSYS)?.as_fd();
-        let name = CString::new(self.places.to_string()).map_err(|_| Errno::EINVAL)?;
-        self.places += 1;
+        let name = CString::new(self.places.get().to_string()).map_err(|_| Errno::EINVAL)?;
+        self.places.set(self.places.get() + 1);
         if directory {
             mkdirat(root, &name, 0o700)?;
         } else {
@@ -129,6 +124,12 @@ impl Stage {
     pub fn bind(&self, source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
         mount_at::fchdir(self.links.as_fd())?;
         mount(Some(&link(source)?), &link(target)?, None, libc::MS_BIND, None)
+    }
+
+    /// What procfs tells of a descriptor.
+    pub fn info(&self, fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let name = CString::new(format!("../fdinfo/{}", fd.as_raw_fd())).map_err(|_| Errno::EINVAL)?;
+        openat(self.links.as_fd(), &name, libc::O_RDONLY | libc::O_NOFOLLOW, 0)
     }
 
     /// In place of `mount_setattr(2)`, but for the mapping of ids, which only that call can do.

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::{Errno, Result, check, process};
+use super::{Errno, Result, check, descriptors};
 
 /// A child that changed state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,7 @@ pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
             // SAFETY: the caller has given up all of them (see above).
             match check(unsafe { libc::syscall(libc::SYS_close_range, from, last, 0) }) {
                 Err(Errno::ENOSYS | Errno::EPERM) => {
-                    process::each_open(from, last, |fd| {
+                    descriptors::each_open(from, last, |fd| {
                         // SAFETY: the same.
                         unsafe { libc::close(fd) };
                     });

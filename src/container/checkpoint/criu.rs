@@ -14,7 +14,7 @@ use crate::sys::clone::{Child, CloneArgs, clone3};
 use crate::sys::process::{self, StringVector};
 use crate::sys::socket::{self, MsgFlags};
 use crate::sys::wait::exit_now;
-use crate::sys::{Errno, path};
+use crate::sys::{Errno, descriptors, path, pidfd};
 
 /// More than any message of CRIU.
 const LIMIT: usize = 64 << 10;
@@ -69,7 +69,7 @@ impl Criu {
                 // CRIU looks up descriptors that it is told of in the process that made its line: in its own.
                 let (ours, theirs) = socket::line().at("make", "the line to criu")?;
                 last_words.send_with(&channel::Message::Ready, &[ours.as_fd()])?;
-                process::keep_on_exec(theirs.as_fd()).at("keep", "the line to criu")?;
+                descriptors::keep_on_exec(theirs.as_fd()).at("keep", "the line to criu")?;
                 let number = CString::new(theirs.as_raw_fd().to_string());
                 Ok((number.map_err(|_| Errno::EINVAL).at("name", "the line to criu")?, theirs))
             });
@@ -92,7 +92,7 @@ impl Criu {
             }
             (Some((channel::Message::Failed(errno, text), _)), _)
             | (_, Some(channel::Message::Failed(errno, text))) => {
-                let _ = process::wait_pidfd(child.pidfd.as_fd(), true);
+                let _ = pidfd::wait(child.pidfd.as_fd(), true);
                 Err(Error::Init { errno, text })
             }
             _ => Err(Error::Other("the process for criu has ended".to_owned())),
@@ -161,7 +161,7 @@ impl Drop for Criu {
     /// Without its line it ends; what it restored lives on.
     fn drop(&mut self) {
         let _ = nix::sys::socket::shutdown(self.line.as_raw_fd(), nix::sys::socket::Shutdown::Both);
-        let _ = process::wait_pidfd(self.child.pidfd.as_fd(), true);
+        let _ = pidfd::wait(self.child.pidfd.as_fd(), true);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::container::delete::{Deleted, release};
 use crate::container::namespaces::Namespaces;
 use crate::container::state::{Root, Status, read_spec, status};
 use crate::error::{At, Error, Result};
-use crate::sys::process;
+use crate::sys::{descriptors, pidfd, process};
 
 /// How long a container that CRIU has killed may take to be gone, in milliseconds.
 const DEATH: i32 = 10_000;
@@ -91,7 +91,7 @@ pub fn checkpoint(root: &Root, id: &str, dump: &Dump) -> Result<Option<Deleted>>
     let request = if dump.pre_dump { Request::PreDump } else { Request::Dump };
     let criu = Criu::start(&dump.images.criu, None, || {
         if let Some(fd) = dump.status_fd {
-            process::inherited(fd).and_then(process::keep_on_exec).at("keep descriptor", fd)?;
+            process::inherited(fd).and_then(descriptors::keep_on_exec).at("keep descriptor", fd)?;
         }
         opened.open_again()
     })?;
@@ -109,7 +109,7 @@ pub fn checkpoint(root: &Root, id: &str, dump: &Dump) -> Result<Option<Deleted>>
     if dump.leave_running || dump.pre_dump {
         return Ok(None);
     }
-    process::wait_end(live.pidfd.as_fd(), DEATH).at("wait for the end of", id)?;
+    pidfd::wait_end(live.pidfd.as_fd(), DEATH).at("wait for the end of", id)?;
     Ok(Some(release(root, directory, &record, Some(live.pidfd))))
 }
 

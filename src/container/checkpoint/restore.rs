@@ -27,7 +27,7 @@ use crate::sys::mount::{
 };
 use crate::sys::process::Ended;
 use crate::sys::wait::exit_now;
-use crate::sys::{Errno, path, process, socket};
+use crate::sys::{Errno, descriptors, path, pidfd, process, socket};
 use crate::{cleanup, init};
 
 /// What `restore` is asked for.
@@ -159,7 +159,7 @@ impl<'a> Plan<'a> {
         let criu = Criu::start(&self.asked.images.criu, entry.into.as_ref().map(AsFd::as_fd), || {
             entry.enter()?;
             for (label, fd) in &joined {
-                process::keep_on_exec(fd.as_fd()).at("keep", label)?;
+                descriptors::keep_on_exec(fd.as_fd()).at("keep", label)?;
             }
             own_mounts(&rootfs)?;
             opened.open_again()
@@ -220,7 +220,7 @@ impl<'a> Plan<'a> {
                     .map(drop)
             }
             "post-restore" => {
-                let pidfd = process::pidfd_open(notice.pid).at("open a pidfd of", notice.pid)?;
+                let pidfd = pidfd::open(notice.pid).at("open a pidfd of", notice.pid)?;
                 if self.bundle.spec.root().as_ref().and_then(|root| root.readonly()) == Some(true) {
                     read_only_root(&pidfd)?;
                 }
@@ -255,13 +255,13 @@ fn own_mounts(rootfs: &std::path::Path) -> Result<()> {
 fn read_only_root(init: &OwnedFd) -> Result<()> {
     let read_only = MountAttr { attr_set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
     let set = || {
-        process::join_namespaces(init.as_fd(), libc::CLONE_NEWNS)?;
+        pidfd::join_namespaces(init.as_fd(), libc::CLONE_NEWNS)?;
         let root = path::open("/", libc::O_PATH | libc::O_DIRECTORY)?;
         mount_setattr(root.as_fd(), 0, &read_only)
     };
     let helper = clone3(CloneArgs::default(), || exit_now(set().err().map_or(0, |errno| errno as i32)))
         .at("clone", "a process that makes the root read-only")?;
-    match process::wait_pidfd(helper.pidfd.as_fd(), true).at("wait for", "the process that makes the root read-only")? {
+    match pidfd::wait(helper.pidfd.as_fd(), true).at("wait for", "the process that makes the root read-only")? {
         Some(Ended::Exited(0)) => Ok(()),
         Some(Ended::Exited(errno)) => Err(Error::sys("make read-only", "the restored root", Errno::from_raw(errno))),
         _ => Err(Error::Other("the process that makes the root read-only has been killed".to_owned())),

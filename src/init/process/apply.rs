@@ -7,7 +7,7 @@ use super::capabilities::SYS_ADMIN;
 use super::{ProcessPlan, SeccompLoader, environment, labels};
 use crate::error::{At, Error, Result};
 use crate::init::procfs::{Procfs, write_oom_score_adj};
-use crate::sys::{Errno, attributes, capability, path, process};
+use crate::sys::{Errno, attributes, capability, descriptors, path, process};
 
 impl ProcessPlan {
     /// Sets oom_score_adj and rlimits, which may need privileges in the first user namespace: of the caller
@@ -89,7 +89,7 @@ impl ProcessPlan {
         }
         // Not a descriptor of the host's may reach the program (CVE-2024-21626), whoever opened it and however. The
         // runtime's own, such as the gate, stay usable until the exec.
-        process::close_on_exec_from(3 + self.preserve_fds).at("close on exec", "descriptors")?;
+        descriptors::close_on_exec_from(3 + self.preserve_fds).at("close on exec", "descriptors")?;
 
         // First with the runtime's privileges, then, if those do not suffice (a root-squashed network file system),
         // with the user's: runc's order, which containers rely on both ways.

@@ -9,8 +9,8 @@ use crate::sys::clone::{CloneArgs, clone3};
 use crate::sys::mount::{OPEN_TREE_CLONE, mount, move_mount, new_filesystem, open_tree};
 use crate::sys::mount_at::chown_at;
 use crate::sys::path::{CWD, mknodat, openat2};
-use crate::sys::process::{Ended, umask, wait_pidfd};
-use crate::sys::{self, Errno, socket};
+use crate::sys::process::{Ended, umask};
+use crate::sys::{self, Errno, pidfd, socket};
 
 const MOUNT_ATTR_NOSUID: u64 = 0x2;
 const MOUNT_ATTR_NOEXEC: u64 = 0x8;
@@ -37,7 +37,7 @@ pub(super) fn make(mode: u32, number: u64, (uid, gid): (u32, u32), object: &str)
     };
     let args = CloneArgs { namespaces: libc::CLONE_NEWNS as u64, ..CloneArgs::default() };
     let child = clone3(args, || node().err().map_or(0, |errno| errno as i32)).at("clone for device", object)?;
-    match wait_pidfd(child.pidfd.as_fd(), true).at("wait for the maker of device", object)? {
+    match pidfd::wait(child.pidfd.as_fd(), true).at("wait for the maker of device", object)? {
         Some(Ended::Exited(0)) => {}
         Some(Ended::Exited(errno)) => return Err(Error::sys("make device", object, Errno::from_raw(errno))),
         _ => return Err(Error::Other(format!("the maker of device `{object}` has been killed"))),

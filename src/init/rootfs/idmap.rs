@@ -13,7 +13,7 @@ use crate::init::procfs::Procfs;
 use crate::sys::clone::{CloneArgs, clone3};
 use crate::sys::mount::{AT_RECURSIVE, MOUNT_ATTR_IDMAP, MountAttr, mount_setattr};
 use crate::sys::path::open;
-use crate::sys::process::wait_pidfd;
+use crate::sys::pidfd;
 
 /// The user namespaces made for the mounts of one container; mounts with the same mapping share one.
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ fn new_namespace(uids: &str, gids: &str) -> Result<OwnedFd> {
     };
     let namespace = made();
     drop(opener.take());
-    wait_pidfd(child.pidfd.as_fd(), true).at("wait for", object)?;
+    pidfd::wait(child.pidfd.as_fd(), true).at("wait for", object)?;
     if uids.is_empty() || gids.is_empty() {
         return Err(Error::Other(format!("{object} is empty")));
     }

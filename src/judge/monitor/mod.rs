@@ -35,7 +35,7 @@ use crate::error::{At, Error, Result};
 use crate::judge::limits::ANNOTATION_PREFIX;
 use crate::sys::clone::{CloneArgs, clone3};
 use crate::sys::socket::{self, MsgFlags};
-use crate::sys::{Errno, path, process, wait};
+use crate::sys::{Errno, path, pidfd, process, wait};
 
 /// The prefix of the annotations by which `state` tells of a verdict.
 pub const ANNOTATION: &str = "org.rustbox.verdict.";
@@ -124,7 +124,7 @@ impl Monitor {
         match &buffer[..length] {
             b"ready" => Ok(Monitor { line: ours }),
             words => {
-                let _ = process::wait_pidfd(child.pidfd.as_fd(), true);
+                let _ = pidfd::wait(child.pidfd.as_fd(), true);
                 let words = if words.is_empty() { "it has ended".into() } else { String::from_utf8_lossy(words) };
                 Err(Error::Other(format!("the monitor of `{}` cannot watch: {words}", record.id)))
             }
@@ -253,23 +253,23 @@ pub struct LastWord {
 pub fn end(directory: &Directory, record: &Record, init: Option<BorrowedFd<'_>>) -> Result<Option<LastWord>> {
     let Some(standing) = standing(directory.fd(), record)? else { return Ok(None) };
     if let Some(init) = init {
-        if process::wait_end(init, 0) == Ok(false) {
+        if pidfd::wait_end(init, 0) == Ok(false) {
             signalled(directory.fd(), record, libc::SIGKILL)?;
-            let _ = process::pidfd_send_signal(init, libc::SIGKILL);
+            let _ = pidfd::send_signal(init, libc::SIGKILL);
         }
-        let _ = process::wait_end(init, LAST_WORD);
+        let _ = pidfd::wait_end(init, LAST_WORD);
         // Where it is the caller's child, nobody else will reap it, and until then nobody learns of its end.
-        let _ = process::wait_pidfd(init, false);
+        let _ = pidfd::wait(init, false);
     }
     if let Some(monitor) = identity::open(standing.process)? {
-        if !process::wait_end(monitor.as_fd(), LAST_WORD).at("wait for", "the monitor")? {
-            let _ = process::pidfd_send_signal(monitor.as_fd(), libc::SIGKILL);
-            if !process::wait_end(monitor.as_fd(), LAST_WORD).at("wait for", "the monitor")? {
+        if !pidfd::wait_end(monitor.as_fd(), LAST_WORD).at("wait for", "the monitor")? {
+            let _ = pidfd::send_signal(monitor.as_fd(), libc::SIGKILL);
+            if !pidfd::wait_end(monitor.as_fd(), LAST_WORD).at("wait for", "the monitor")? {
                 let pid = standing.process.pid;
                 return Err(Error::Other(format!("the monitor of `{}`, process {pid}, does not end", record.id)));
             }
         }
-        let _ = process::wait_pidfd(monitor.as_fd(), false);
+        let _ = pidfd::wait(monitor.as_fd(), false);
     }
     let verdict = match verdict(directory.fd(), &record.id)? {
         Some(verdict) => verdict,

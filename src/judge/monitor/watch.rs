@@ -22,7 +22,7 @@ use crate::judge::output::{Controls, Judgement, SCHEMA_VERSION, Step};
 use crate::judge::supervisor::pace::{CpuPace, MemoryPace, PIDS_CHECK, PidsWindow};
 use crate::judge::verdict::classify;
 use crate::sys::socket::{self, MsgFlags};
-use crate::sys::{Errno, path, process, wait};
+use crate::sys::{Errno, path, pidfd, wait};
 
 /// How long a killed container may take to end.
 const DYING: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ pub(super) fn main(
     let Err(error) = done else { return 0 };
     // Nobody listens any more, and nothing runs without the limits that were asked for.
     let _ = watch.kill(&pidfd);
-    let _ = process::wait_end(pidfd.as_fd(), DYING.as_millis() as i32);
+    let _ = pidfd::wait_end(pidfd.as_fd(), DYING.as_millis() as i32);
     watch.lost(&error);
     1
 }
@@ -164,11 +164,11 @@ impl<'a> Watch<'a> {
         let until = Instant::now() + GRACE;
         let waiting = || path::openat(self.dir.as_fd(), c"gate", libc::O_WRONLY | libc::O_NONBLOCK, 0).is_ok();
         while waiting() && Instant::now() < until {
-            if process::wait_end(pidfd.as_fd(), 10).at("wait for", &self.record.id)? {
+            if pidfd::wait_end(pidfd.as_fd(), 10).at("wait for", &self.record.id)? {
                 break;
             }
         }
-        let begun = !waiting() && !process::wait_end(pidfd.as_fd(), 0).at("wait for", &self.record.id)?;
+        let begun = !waiting() && !pidfd::wait_end(pidfd.as_fd(), 0).at("wait for", &self.record.id)?;
         Ok(begun.then(|| Word::Started(wait::monotonic_ns())))
     }
 
@@ -229,7 +229,7 @@ impl<'a> Watch<'a> {
     }
 
     fn kill(&self, pidfd: &OwnedFd) -> Result<()> {
-        let sent = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+        let sent = pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL);
         let cgroup = self.record.cgroup.open();
         let alone = self.record.own_pid_namespace && matches!(sent, Ok(()) | Err(Errno::ESRCH));
         if !alone && !cgroup.is_shared() {
@@ -244,7 +244,7 @@ impl<'a> Watch<'a> {
         let until = Instant::now() + REAPING;
         loop {
             // Linux before 6.15 does not know, or has forgotten.
-            let untold = match process::pidfd_exit_status(pidfd.as_fd()) {
+            let untold = match pidfd::exit_status(pidfd.as_fd()) {
                 Ok(Some(status)) => return Ok(Some(status)),
                 Ok(None) => false,
                 Err(Errno::ENOTTY | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ESRCH) => true,
@@ -253,7 +253,7 @@ impl<'a> Watch<'a> {
             if let Some(status) = identity::status_of_zombie(self.init, pidfd.as_fd())? {
                 return Ok(Some(status));
             }
-            let reaped = process::pidfd_send_signal(pidfd.as_fd(), 0) == Err(Errno::ESRCH);
+            let reaped = pidfd::send_signal(pidfd.as_fd(), 0) == Err(Errno::ESRCH);
             if Instant::now() >= until || (reaped && untold) {
                 return Ok(None);
             }
@@ -297,7 +297,7 @@ fn since_us(exec_ns: u64) -> u64 {
 fn ended(pidfd: &OwnedFd, until: Instant) -> Result<bool> {
     let left = until.saturating_duration_since(Instant::now());
     let timeout = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
-    process::wait_end(pidfd.as_fd(), timeout).at("wait for", "the container")
+    pidfd::wait_end(pidfd.as_fd(), timeout).at("wait for", "the container")
 }
 
 /// The verdict of a container whose monitor is gone without a last word.

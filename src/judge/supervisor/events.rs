@@ -13,7 +13,7 @@ use super::watch::{Container, DRAINING, DYING, Phase, SETUP, Source, Watch};
 use crate::error::{Error, Result};
 use crate::init::report::{Exec, Received, Report};
 use crate::seccomp::judge as seccomp;
-use crate::sys::{process, wait};
+use crate::sys::{pidfd, wait};
 use crate::worker::metrics;
 
 impl Watch<'_> {
@@ -256,7 +256,7 @@ impl Watch<'_> {
 
     fn end_init(&self) {
         if let Some(init) = self.init() {
-            let _ = process::pidfd_send_signal(init, libc::SIGKILL);
+            let _ = pidfd::send_signal(init, libc::SIGKILL);
         }
     }
 
