@@ -12,7 +12,7 @@ use rustbox::init::process::{ProcessPlan, Setting};
 use rustbox::init::procfs::Procfs;
 use rustbox::init::{console, intel_rdt, keyring, loopback, net_devices, sysctl, time_offsets, user_namespace, uts};
 use rustbox::sys::clone::{CloneArgs, clone3};
-use rustbox::sys::process;
+use rustbox::sys::{pidfd, process};
 use serde_json::{Value, json};
 
 fn linux(document: Value) -> Linux {
@@ -116,7 +116,7 @@ fn mappings_are_written() {
     assert_eq!(words("gid_map"), "0 200000 1 1 300000 9");
     assert_eq!(words("setgroups"), "allow");
     drop(gate);
-    assert_eq!(process::wait_pidfd(child.pidfd.as_fd(), true).unwrap(), Some(process::Ended::Exited(0)));
+    assert_eq!(pidfd::wait(child.pidfd.as_fd(), true).unwrap(), Some(process::Ended::Exited(0)));
 }
 
 /// A caller without privileges maps itself, and gives up setgroups for it; a range it does not own is the helper's to refuse.
@@ -147,7 +147,7 @@ fn an_unprivileged_caller_maps_itself() {
             assert_eq!(read(&format!("/proc/{}/setgroups", child.pid)), "deny");
         }
         drop(gate);
-        process::wait_pidfd(child.pidfd.as_fd(), true).unwrap();
+        pidfd::wait(child.pidfd.as_fd(), true).unwrap();
     }
 }
 
@@ -206,7 +206,7 @@ fn the_terminal_is_the_containers_and_only_the_slave_changes_hands() {
     }
     let seen = String::from_utf8_lossy(&seen).into_owned();
     assert!(seen.contains("/dev/pts/0\r\n33 77\r\n") && seen.contains("got hello\r\n"), "{seen}");
-    assert_eq!(process::wait_pidfd(child.pidfd.as_fd(), true).unwrap(), Some(process::Ended::Exited(7)), "{seen}");
+    assert_eq!(pidfd::wait(child.pidfd.as_fd(), true).unwrap(), Some(process::Ended::Exited(7)), "{seen}");
     let after = std::fs::metadata("/dev/null").unwrap();
     assert_eq!((before.uid(), before.gid(), before.mode()), (after.uid(), after.gid(), after.mode()));
 }
@@ -240,7 +240,7 @@ fn the_proxy_passes_everything_on() {
     drop(far);
     let master = host_console::receive(near.as_fd()).unwrap();
     host_console::Proxy::new(master).unwrap().run(child.pidfd.as_fd(), signals.as_fd(), &mut || Ok(false)).unwrap();
-    assert_eq!(process::wait_pidfd(child.pidfd.as_fd(), true).unwrap(), Some(process::Ended::Exited(0)));
+    assert_eq!(pidfd::wait(child.pidfd.as_fd(), true).unwrap(), Some(process::Ended::Exited(0)));
 }
 
 fn a_network_device_moves_with_its_address() {
@@ -265,7 +265,7 @@ fn a_network_device_moves_with_its_address() {
     let shown = sh("ip -o -4 addr show dev eth7; ip -o link show dev eth7");
     assert!(shown.contains("192.0.2.7/24") && shown.contains("UP"), "{shown}");
     drop(gate);
-    process::wait_pidfd(child.pidfd.as_fd(), true).unwrap();
+    pidfd::wait(child.pidfd.as_fd(), true).unwrap();
 
     let none: HashMap<String, _> = serde_json::from_value(json!({"rbnone": {}})).unwrap();
     let error = net_devices::move_all(&none, target.as_fd()).unwrap_err();

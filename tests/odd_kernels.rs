@@ -1,28 +1,52 @@
 //! Old kernels and outer filters: each newer system call is answered by ENOSYS, as a kernel without it answers, and by EPERM, as a
 //! filter of an older engine does. What can be done otherwise is, with the same result; the rest is refused by the call's name.
+//! `integration/kernels/run` holds whole suites where all of them fail at once.
 
 mod common;
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use common::*;
 
-/// The runtime where a call fails with an errno, in it and in all that it starts.
-fn without(test: &Test, call: &str, errno: &str, args: &[&str]) -> Out {
-    let mut command = Command::new("strace");
-    command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={call}:error={errno}")]);
-    command.arg(binary()).arg("--root").arg(&test.root).args(args);
+/// The runtime where calls fail with an errno, in it and in all that it starts.
+fn without(test: &Test, calls: &str, errno: &str, args: &[&str]) -> Out {
+    let mut command = Command::new(filter().unwrap());
+    command.args([errno, calls]).arg(binary()).arg("--root").arg(&test.root).args(args);
     test.finish(command)
 }
 
-macro_rules! strace_only {
+/// The program that installs the filter; nothing where there is no compiler for it.
+fn filter() -> Option<&'static Path> {
+    static FILTER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let build = || {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/kernels/without.c");
+        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("without");
+        let built = Command::new("gcc").args(["-D_GNU_SOURCE", "-O2", "-o"]).arg(&program).arg(source).output().ok()?;
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        Some(program)
+    };
+    FILTER.get_or_init(build).as_deref()
+}
+
+macro_rules! filter_only {
     () => {
         rustbox_only!();
-        if !std::path::Path::new("/usr/bin/strace").exists() {
-            skip!("there is no strace to make calls fail");
+        if filter().is_none() {
+            skip!("there is no compiler for the filter that makes calls fail");
         }
     };
 }
+
+/// The calls that mount what is detached.
+const MOUNTS: &str = "mount_setattr,move_mount,open_tree,fsopen,fsmount";
+/// All that a judged run can do without.
+const JUDGED: &str =
+    "clone3,openat2,close_range,faccessat2,statx,pidfd_open,mount_setattr,move_mount,open_tree,fsopen,fsmount";
+/// All that a container can do without.
+const ALL: &str = "clone3,openat2,close_range,faccessat2,statx,pidfd_open,pidfd_send_signal,pidfd_getfd,mount_setattr,\
+    move_mount,open_tree,fsopen,fsmount";
 
 /// What a process sees of what the calls are for: mounts and their options, descriptors, ids, capabilities, cgroups.
 const VIEW: &str = "cut -d' ' -f4- /proc/self/mountinfo | sed 's/ [a-z]*:[0-9]* / /; s/rustbox-test[^ ]*//g'; \
@@ -32,7 +56,11 @@ const VIEW: &str = "cut -d' ' -f4- /proc/self/mountinfo | sed 's/ [a-z]*:[0-9]* 
 fn configuration(volume: &std::path::Path, script: &str) -> Spec {
     sh(script)
         .bind(volume.to_str().unwrap(), "/link/volume", &["rbind", "ro"])
+        // With whatever the host has mounted below.
+        .bind("/sys", "/made/sys", &["rbind", "rro", "rnosuid", "noexec", "rslave"])
+        .bind("/etc/hostname", "/made/file", &["bind", "nodev", "noatime"])
         .tmpfs("/made/below", &["nosuid", "size=1m"])
+        .tmpfs("/etc", &["tmpcopyup", "size=1m", "ro"])
         .writable()
 }
 
@@ -83,37 +111,108 @@ fn same_life_without(call: &str) {
 
 #[test]
 fn without_clone3_a_container_lives_the_same() {
-    strace_only!();
+    filter_only!();
     same_life_without("clone3");
 }
 
 #[test]
 fn without_openat2_a_container_lives_the_same() {
-    strace_only!();
+    filter_only!();
     same_life_without("openat2");
 }
 
 #[test]
 fn without_close_range_a_container_lives_the_same() {
-    strace_only!();
+    filter_only!();
     same_life_without("close_range");
 }
 
 #[test]
 fn without_faccessat2_a_container_lives_the_same() {
-    strace_only!();
+    filter_only!();
     same_life_without("faccessat2");
 }
 
 #[test]
+fn without_detached_mounts_a_container_lives_the_same() {
+    filter_only!();
+    for call in ["mount_setattr", "move_mount", "open_tree", "fsopen", "fsmount", MOUNTS] {
+        same_life_without(call);
+    }
+}
+
+#[test]
+fn without_pidfds_of_others_a_container_lives_the_same() {
+    filter_only!();
+    for call in ["pidfd_open", "pidfd_send_signal", "pidfd_open,pidfd_send_signal", "pidfd_getfd", "statx"] {
+        same_life_without(call);
+    }
+}
+
+#[test]
 fn without_all_that_can_be_done_otherwise_a_container_lives_the_same() {
-    strace_only!();
-    same_life_without("clone3,openat2,close_range,faccessat2");
+    filter_only!();
+    same_life_without(ALL);
+}
+
+/// In a user namespace whose ids may search no directory on the way to the root file system and to a source.
+#[test]
+fn without_detached_mounts_a_user_namespace_gets_what_it_cannot_reach() {
+    filter_only!();
+    let life = |t: &Test, run: &dyn Fn(&[&str]) -> Out| {
+        let closed = t.path("closed");
+        std::fs::create_dir_all(closed.join("volume")).unwrap();
+        std::fs::write(closed.join("volume/file"), "here\n").unwrap();
+        std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let volume = closed.join("volume");
+        let script = format!("{VIEW}; cat /volume/file; touch /volume/no; ls -l /dev/null /dev/tty; ls -a /..");
+        let c =
+            t.bundle(sh(&script).bind(volume.to_str().unwrap(), "/volume", &["bind", "ro"]).userns(700_000, 65_536));
+        std::fs::create_dir(c.rootfs().join("volume")).unwrap();
+        let inside = closed.join("bundle");
+        std::fs::rename(&c.bundle, &inside).unwrap();
+        let out = run(&["run", "--bundle", inside.to_str().unwrap(), &c.id]);
+        assert!(!out.stderr.contains("cleanup"), "{}", out.stderr);
+        t.assert_nothing_left();
+        assert!(out.stdout.contains("here\n") && out.stderr.contains("Read-only file system"), "{out:?}");
+        out.stdout
+    };
+    let t = Test::new();
+    let expected = life(&t, &|args| t.runtime(args));
+    for call in ["mount_setattr", "open_tree", MOUNTS, ALL] {
+        for errno in ["ENOSYS", "EPERM"] {
+            let t = Test::new();
+            assert_eq!(life(&t, &|args| without(&t, call, errno, args)), expected, "{call} with {errno}");
+        }
+    }
+}
+
+#[test]
+fn without_detached_mounts_nothing_of_the_host_is_behind_the_root() {
+    filter_only!();
+    for spec in [spec(), spec().userns(700_000, 65_536), spec().set("/linux/rootfsPropagation", json!("rshared"))] {
+        let t = Test::new();
+        let c = t.bundle(spec.args(&["sleep", "1000"]));
+        let bundle = c.bundle.to_str().unwrap().to_owned();
+        without(&t, MOUNTS, "ENOSYS", &["create", "--bundle", &bundle, &c.id]).ok();
+        // Who enters its mount namespace stands on what is mounted last on the root.
+        let root = |entered: &[&str]| {
+            let pid = c.pid().to_string();
+            let out = Command::new("nsenter").args(["-t", &pid, "-m"]).args(entered).output().unwrap();
+            String::from_utf8(out.stdout).unwrap()
+        };
+        assert_eq!(root(&["/bin/busybox", "ls", "/"]), root(&["/bin/busybox", "ls", "/.."]));
+        assert!(!root(&["/bin/busybox", "ls", "/"]).contains("boot"));
+        let mounts = root(&["/bin/busybox", "cat", &format!("/proc/{}/mountinfo", 1)]);
+        assert!(!mounts.contains(" - tmpfs tmpfs rw,mode=700"), "{mounts}");
+        c.kill_and_delete();
+        t.assert_nothing_left();
+    }
 }
 
 #[test]
 fn without_openat2_no_path_leads_out_of_the_root() {
-    strace_only!();
+    filter_only!();
     for errno in ["ENOSYS", "EPERM"] {
         let t = Test::new();
         std::fs::create_dir(t.path("outside")).unwrap();
@@ -131,8 +230,8 @@ fn without_openat2_no_path_leads_out_of_the_root() {
 
 #[test]
 fn a_judged_run_has_the_same_verdict() {
-    strace_only!();
-    for call in ["clone3", "openat2", "close_range", "faccessat2", "clone3,openat2,close_range,faccessat2"] {
+    filter_only!();
+    for call in ["clone3", "openat2", "close_range", "faccessat2", "statx", "pidfd_open", MOUNTS, JUDGED] {
         for errno in ["ENOSYS", "EPERM"] {
             let t = Test::new();
             let out = without(&t, call, errno, &["run", "--json", "--code", "cat; echo 7", "--language", "sh"]);
@@ -150,39 +249,33 @@ fn a_judged_run_has_the_same_verdict() {
 
 #[test]
 fn what_cannot_be_done_otherwise_is_refused_by_its_name_and_leaves_nothing() {
-    strace_only!();
-    for call in ["mount_setattr", "move_mount", "open_tree", "fsopen", "fsmount"] {
-        for errno in ["ENOSYS", "EPERM"] {
-            let t = Test::new();
-            let c = prepared(&t, "true");
+    filter_only!();
+    for errno in ["ENOSYS", "EPERM"] {
+        let how = if errno == "ENOSYS" { "missing" } else { "blocked" };
+        let t = Test::new();
+        let source = t.path("source");
+        std::fs::create_dir(&source).unwrap();
+        let mappings = json!([{ "containerID": 0, "hostID": 700_000, "size": 65_536 }]);
+        let mount = json!({ "destination": "/mapped", "source": source, "options": ["bind", "idmap"],
+            "uidMappings": mappings, "gidMappings": mappings });
+        for spec in [spec().mount(mount.clone()), spec().mount(mount).userns(700_000, 65_536)] {
+            let c = t.bundle(spec);
             let bundle = c.bundle.to_str().unwrap().to_owned();
-            let out = without(&t, call, errno, &["create", "--bundle", &bundle, &c.id]).code(1);
-            let how = if errno == "ENOSYS" { "missing" } else { "blocked" };
-            out.says(&[&format!("{call} is {how} (needs Linux 5.")]);
+            let out = without(&t, "mount_setattr", errno, &["create", "--bundle", &bundle, &c.id]).code(1);
+            out.says(&[&format!("mount_setattr is {how} (instead remounts; ids of mounts cannot be mapped)")]);
             t.assert_nothing_left();
         }
-    }
-}
 
-#[test]
-fn a_container_can_be_ended_where_its_processes_cannot_be_held() {
-    strace_only!();
-    for call in ["pidfd_open", "pidfd_send_signal"] {
-        let t = Test::new();
-        let c = t.bundle(spec().args(&["sleep", "1000"]));
-        c.up();
-        without(&t, call, "ENOSYS", &["kill", &c.id, "KILL"])
-            .fails()
-            .says(&[&format!("{call} is missing (needs Linux 5.")]);
-        assert_eq!(c.status(), "running");
-        c.kill_and_delete();
+        // A signal that could reach another process is none that a judge sends.
+        let out = without(&t, "pidfd_send_signal", errno, &["run", "--code", "true", "--language", "sh"]).code(4);
+        out.says(&["no pidfd_send_signal: a pid may be another's by then"]);
         t.assert_nothing_left();
     }
 }
 
 #[test]
 fn reports_name_the_calls_that_are_not_there_and_what_is_done_instead() {
-    strace_only!();
+    filter_only!();
     let t = Test::new();
     let table = without(&t, "clone3", "EPERM", &["--dry-run", "run", "--", "/bin/true"]).ok();
     assert!(

@@ -214,11 +214,15 @@ pub fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
         Ok(_) => {
             // SAFETY: the call succeeded, so the kernel has filled it in.
             let stat = unsafe { stat.assume_init() };
-            if stat.stx_mask & STATX_MNT_ID == 0 { info(fd, "mnt_id:") } else { Ok(stat.stx_mnt_id) }
+            if stat.stx_mask & STATX_MNT_ID == 0 { mount_id_by_procfs(fd) } else { Ok(stat.stx_mnt_id) }
         }
-        Err(Errno::ENOSYS | Errno::EPERM) => info(fd, "mnt_id:"),
+        Err(Errno::ENOSYS | Errno::EPERM) => mount_id_by_procfs(fd),
         Err(errno) => Err(errno),
     }
+}
+
+fn mount_id_by_procfs(fd: BorrowedFd<'_>) -> Result<u64> {
+    info(fd, "mnt_id:")?.try_into().map_err(|_| Errno::ENOSYS)
 }
 
 /// [`mount_id`] of what a path names, links not followed.
@@ -230,7 +234,7 @@ pub fn mount_id_of(path: &CStr) -> Result<u64> {
 }
 
 /// A number that procfs tells of an open descriptor (`/proc/self/fdinfo`, proc(5)).
-pub(super) fn info(fd: BorrowedFd<'_>, field: &str) -> Result<u64> {
+pub(super) fn info(fd: BorrowedFd<'_>, field: &str) -> Result<i64> {
     // What a stage has opened is the host's procfs, while `/proc` may be the container's by now.
     let file = match super::stage::with(|stage| stage.info(fd)) {
         Some(file) => file?,

@@ -75,7 +75,9 @@ fn has_ended(handle: BorrowedFd<'_>) -> Result<bool> {
 /// `ESRCH` where the process has been reaped.
 pub(super) fn pid(handle: BorrowedFd<'_>) -> Result<libc::pid_t> {
     if !is(handle)? {
-        return path::info(handle, "Pid:").and_then(|pid| pid.try_into().map_err(|_| Errno::ESRCH));
+        // None (-1) once it has been reaped, 0 where this pid namespace does not show it.
+        let pid = path::info(handle, "Pid:")?;
+        return pid.try_into().ok().filter(|pid| *pid > 0).ok_or(Errno::ESRCH);
     }
     let stat = path::read_at(handle, c"stat", 4096).map_err(gone)?;
     let word = stat.split(|byte| *byte == b' ').next().and_then(|word| std::str::from_utf8(word).ok());

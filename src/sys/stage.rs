@@ -94,7 +94,7 @@ impl Stage {
             }
         }
         let data = CString::new(data.join(b",".as_slice())).map_err(|_| Errno::EINVAL)?;
-        self.place(true, |place| mount(Some(fstype), &link(place)?, Some(fstype), flags, Some(&data)))
+        self.place(true, |place| mount(Some(c"none"), &link(place)?, Some(fstype), flags, Some(&data)))
     }
 
     /// Makes a place, mounts on it, and gives the mount.
@@ -161,26 +161,26 @@ impl Stage {
         mount(None, &link(mounted)?, None, libc::MS_REMOUNT | libc::MS_BIND | flags, None)
     }
 
-    /// The mounts below a mount that a path leads to; one that another covers is out of everybody's reach.
+    /// The mounts below a mount. One that another covers cannot be reached, and must not stay as it is unnoticed: `EBUSY`.
     fn below(&self, top: BorrowedFd<'_>) -> Result<Vec<OwnedFd>> {
         const LONGEST: usize = 64 << 20;
         let file = openat(self.links.as_fd(), c"../mountinfo", libc::O_RDONLY, 0)?;
         let table = mountinfo::parse(&path::read_all(file.as_fd(), LONGEST)?).map_err(|_| Errno::EINVAL)?;
         let id = path::mount_id(top)?;
-        let Some(here) = table.iter().find(|mount| mount.id == id) else { return Ok(Vec::new()) };
+        let here = table.iter().find(|mount| mount.id == id).ok_or(Errno::EINVAL)?;
         let mut within = vec![id];
         let mut handles = Vec::new();
         // Whoever is mounted on another may stand before it, once one has been moved.
         while let Some(parent) = within.pop() {
             for mount in table.iter().filter(|mount| mount.parent == parent && mount.id != parent) {
                 within.push(mount.id);
-                let Ok(relative) = mount.point.strip_prefix(&here.point) else { continue };
+                let relative = mount.point.strip_prefix(&here.point).map_err(|_| Errno::EBUSY)?;
                 let name = if relative.as_os_str().is_empty() { c".".to_owned() } else { path::c_path(relative)? };
-                match openat2(top, &name, libc::O_PATH, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS) {
-                    Ok(handle) if path::mount_id(handle.as_fd())? == mount.id => handles.push(handle),
-                    Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
-                    Err(errno) => return Err(errno),
+                let handle = openat2(top, &name, libc::O_PATH, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)?;
+                if path::mount_id(handle.as_fd())? != mount.id {
+                    return Err(Errno::EBUSY);
                 }
+                handles.push(handle);
             }
         }
         Ok(handles)

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustbox::init::rootfs::{Rootfs, RootfsContext};
 use rustbox::sys::clone::{CloneArgs, clone3};
-use rustbox::sys::process::{Ended, wait_pidfd};
+use rustbox::sys::pidfd;
+use rustbox::sys::process::Ended;
 use serde_json::{Value, json};
 
 pub type Outcome = Result<(), String>;
@@ -265,7 +266,7 @@ pub fn shell(command: &str) -> Outcome {
 fn outcome(mut reader: impl Read, child: std::os::fd::BorrowedFd<'_>) -> Outcome {
     let mut why = String::new();
     reader.read_to_string(&mut why).map_err(|error| error.to_string())?;
-    match wait_pidfd(child, true) {
+    match pidfd::wait(child, true) {
         Ok(Some(Ended::Exited(0))) => Ok(()),
         Ok(Some(Ended::Exited(1))) => Err(why),
         ended => Err(format!("the child ended with {ended:?}")),
