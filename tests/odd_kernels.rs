@@ -50,7 +50,7 @@ const ALL: &str = "clone3,openat2,close_range,faccessat2,statx,pidfd_open,pidfd_
 
 /// What a process sees of what the calls are for: mounts and their options, descriptors, ids, capabilities, cgroups.
 const VIEW: &str = "cut -d' ' -f4- /proc/self/mountinfo | sed 's/ [a-z]*:[0-9]* / /; s/rustbox-test[^ ]*//g'; \
-    grep -E '^(Cap|NoNewPrivs|Seccomp|Uid|Gid|Groups)' /proc/self/status; ls /proc/self/fd | head -n 4; cat /proc/1/cgroup | \
+    grep -E '^(Cap|NoNewPrivs|Uid|Gid|Groups)' /proc/self/status; ls /proc/self/fd | head -n 4; cat /proc/1/cgroup | \
     sed 's/rustbox-test[^/]*//'";
 
 fn configuration(volume: &std::path::Path, script: &str) -> Spec {
