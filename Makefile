@@ -156,6 +156,11 @@ test-vm: deps-test ## run suites on other kernels and cgroup layouts, in emulate
 	@integration/ci/need debootstrap:debootstrap
 	$(PYTHON) integration/vm/run all
 
+.PHONY: test-kernels
+test-kernels: deps-test ## run suites where newer system calls are missing or blocked (10 minutes)
+	cargo build --locked
+	RUSTBOX_BIN=$(subst /release/,/debug/,$(BIN)) integration/kernels/run
+
 .PHONY: bench
 bench: deps-bench build ## measure against crun, runc and bwrap; writes docs/benchmarks.md and .svg
 	RUSTBOX_BIN=$(BIN) integration/bench/bench
