@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::process::{Ended, setns};
-use super::{Errno, Result, check, path, proc_handle};
+use super::{Errno, Result, calls, check, path, proc_handle};
 
 /// `pidfd_open(2)`; where it is missing or blocked, a handle of the process's directory in procfs.
 ///
@@ -32,8 +32,8 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
         libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
     });
     match sent {
-        // Missing, or kept from the caller: by a filter, or by the process's owner, and then the old call says so too.
-        Err(Errno::ENOSYS | Errno::EPERM) => proc_handle::kill(pidfd, signal),
+        // By a filter, not by the process's owner.
+        Err(Errno::ENOSYS | Errno::EPERM) if !calls::is_there("pidfd_send_signal") => proc_handle::kill(pidfd, signal),
         sent => sent.map(drop),
     }
 }
@@ -149,10 +149,8 @@ pub fn wait_end_or(process: BorrowedFd<'_>, others: &[PollFd<'_>], timeout: Poll
     poll(&mut all, timeout)?;
     // As in `wait_end`.
     if all[0].revents().is_some_and(|events| events.contains(PollFlags::POLLOUT)) {
-        poll(
-            &mut all[1..],
-            timeout.as_millis().map_or(LOOK.into(), |ms| PollTimeout::try_from(ms.min(LOOK.into())).unwrap_or(timeout)),
-        )?;
+        let look = PollTimeout::from(LOOK);
+        poll(&mut all[1..], if timeout.is_none() || timeout > look { look } else { timeout })?;
         return proc_handle::wait_end(process, 0);
     }
     Ok(all[0].any() == Some(true))
