@@ -48,8 +48,10 @@ const JUDGED: &str =
 const ALL: &str = "clone3,openat2,close_range,faccessat2,statx,pidfd_open,pidfd_send_signal,pidfd_getfd,mount_setattr,\
     move_mount,open_tree,fsopen,fsmount";
 
-/// What a process sees of what the calls are for: mounts and their options, descriptors, ids, capabilities, cgroups.
-const VIEW: &str = "cut -d' ' -f4- /proc/self/mountinfo | sed 's/ [a-z]*:[0-9]* / /; s/rustbox-test[^ ]*//g'; \
+/// What a process sees of what the calls are for: mounts and their options, descriptors, ids, capabilities, cgroups. A file is masked
+/// by the host's null device, or by the container's where that of the host can be kept no longer.
+const VIEW: &str = "cut -d' ' -f4- /proc/self/mountinfo | sed 's/ [a-z]*:[0-9]* / /; s/rustbox-test[^ ]*//g; \
+    s/^.null \\(.proc[^ ]*\\) .*/null \\1/' | sort; \
     grep -E '^(Cap|NoNewPrivs|Uid|Gid|Groups)' /proc/self/status; ls /proc/self/fd | head -n 4; cat /proc/1/cgroup | \
     sed 's/rustbox-test[^/]*//'";
 

@@ -4,8 +4,8 @@
 //! `/proc/<pid>/exe` names it, and root in the container could reopen it for writing, or have it executed
 //! by naming `/proc/self/exe` as its program. So for a container whose root is the host's root, the
 //! runtime first executes itself from a private, detached, read-only mount of its own file, or, where such mounts are
-//! missing or blocked, from a sealed copy in memory: whatever the container reopens cannot be written. Containers with a user namespace of their own do not own the
-//! file and do not pay for this.
+//! missing or blocked, from a sealed copy in memory: whatever the container reopens cannot be written. Containers whose new
+//! user namespace does not have the host's root do not own the file and do not pay for this.
 //!
 //! [`protect`] decides it, by the parsed configuration. Nearly always it finds it done: the `rustbox-entry` crate looks at
 //! the words of the command line before the program has started, because what comes before an execution is done twice.
@@ -28,9 +28,15 @@ use crate::sys::{self, Errno, path, process};
 /// # Errors
 /// Where the host offers no way to do so.
 pub fn protect(spec: &Spec) -> Result<()> {
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    let user_namespace = namespaces.into_iter().flatten().any(|ns| ns.typ() == LinuxNamespaceType::User);
-    if user_namespace { Ok(()) } else { execute_read_only() }
+    if owned_by_nobody_inside(spec) { Ok(()) } else { execute_read_only() }
+}
+
+/// Whether the container's user namespace is new and gives no id of it the host's root, whose the file is.
+fn owned_by_nobody_inside(spec: &Spec) -> bool {
+    let Some(linux) = spec.linux() else { return false };
+    let mut namespaces = linux.namespaces().iter().flatten();
+    let new = namespaces.any(|ns| ns.typ() == LinuxNamespaceType::User && ns.path().is_none());
+    new && !linux.uid_mappings().iter().flatten().any(|mapping| mapping.host_id() == 0 && mapping.size() > 0)
 }
 
 /// [`protect`] for a command that does not know yet which containers it will make, and cannot begin again later.
@@ -80,8 +86,14 @@ const SEALS: SealFlag =
 
 /// A copy of the file in memory, where there is no mount that nobody else sees (memfd_create(2)).
 fn sealed_copy(exe: OwnedFd) -> sys::Result<OwnedFd> {
+    /// `MFD_EXEC` of `<linux/memfd.h>` (Linux 6.3): to be executed where `vm.memfd_noexec` is 1.
+    const EXEC: MemFdCreateFlag = MemFdCreateFlag::from_bits_retain(0x10);
     let flags = MemFdCreateFlag::MFD_CLOEXEC | MemFdCreateFlag::MFD_ALLOW_SEALING;
-    let mut copy = File::from(memfd_create(c"rustbox", flags)?);
+    let copy = match memfd_create(c"rustbox", flags | EXEC) {
+        Err(Errno::EINVAL) => memfd_create(c"rustbox", flags),
+        copy => copy,
+    };
+    let mut copy = File::from(copy?);
     std::io::copy(&mut File::from(exe), &mut copy)
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
     fcntl(copy.as_raw_fd(), FcntlArg::F_ADD_SEALS(SEALS))?;

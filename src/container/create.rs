@@ -211,7 +211,7 @@ impl<'a> Plan<'a> {
     fn open(&mut self) -> Result<()> {
         self.handover = self.seccomp.as_ref().map(Handover::prepare).transpose()?.flatten();
         self.namespaces.open()?;
-        self.rootfs.open(self.namespaces.new & libc::CLONE_NEWNS != 0)
+        self.rootfs.open(self.namespaces.new & libc::CLONE_NEWNS != 0 && self.namespaces.has(libc::CLONE_NEWUSER))
     }
 
     fn make(&mut self, directory: &Directory, spec: &Spec) -> Result<Made, Box<Failed>> {
@@ -368,7 +368,7 @@ impl<'a> Plan<'a> {
             }
         }
         if self.rootfs.is_lent() {
-            conversation.lend(&self.rootfs.lend(pid)?)?;
+            conversation.lend(&self.rootfs.lend(child)?)?;
         }
         self.finish_cgroup(begun, &conversation, directory, (spec, pid))?;
         // Init now has more to do than this process.

@@ -93,7 +93,7 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, flags: u32, attr: &MountAttr) -> Res
 /// # Errors
 /// As [`open_tree`] and [`move_mount`].
 pub fn bind_file(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
-    if let Some(bound) = stage::with(|stage| stage.bind(source, target)) {
+    if let Some(bound) = stage::with(|stage| stage.bind(source, target, 0)) {
         return bound;
     }
     move_mount(open_tree(source, c"", OPEN_TREE_CLONE)?.as_fd(), target)

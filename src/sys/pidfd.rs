@@ -156,6 +156,14 @@ pub fn wait_end_or(process: BorrowedFd<'_>, others: &[PollFd<'_>], timeout: Poll
     Ok(all[0].any() == Some(true))
 }
 
+/// The pid of a process, in the pid namespace that `/proc` shows.
+///
+/// # Errors
+/// `ESRCH` where it has been reaped, or is not shown.
+pub fn pid(process: BorrowedFd<'_>) -> Result<libc::pid_t> {
+    proc_handle::pid(process)
+}
+
 /// Joins the namespaces of a process that `flags` (`CLONE_NEW*`) name: by its pidfd, or, before Linux 5.8 and by the other kind
 /// of handle, one by one, the user namespace first.
 ///

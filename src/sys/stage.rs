@@ -2,24 +2,23 @@
 //! outer filter keeps the caller from them.
 //!
 //! What is detached elsewhere lies here on a tmpfs of the caller's mount namespace, the stage, each mount at a place of its
-//! own, until it is moved to where it belongs. The container's root covers the stage, so no path leads to it, and it goes with
-//! the host's tree when the root is entered. Every place is named to the kernel by its descriptor's link in a procfs that was
+//! own, until it is moved to where it belongs. Every place is named to the kernel by its descriptor's link in a procfs that was
 //! checked and opened before, so no path of the container is ever looked up.
 //!
-//! [`super::mount`] asks here first; nothing is staged until [`begin`].
+//! [`super::mount`] asks here first; nothing is staged until [`begin`], and no copies are made any more after [`strike`].
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use super::mount::{AT_RECURSIVE, MOUNT_ATTR_IDMAP, MountAttr, mount};
+use super::mount::{AT_RECURSIVE, MOUNT_ATTR_IDMAP, MountAttr, mount, umount2};
 use super::path::{self, CWD, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, mkdirat, mknodat, openat, openat2};
 use super::{Errno, Result, mount_at, mountinfo};
 
 /// A stage of the caller's mount namespace.
 #[derive(Debug)]
 pub(super) struct Stage {
-    /// The root of its tmpfs; none once the container's root has been entered.
+    /// The root of its tmpfs; none once it has been struck.
     root: Option<OwnedFd>,
     /// `/proc/self/fd` of the host.
     links: OwnedFd,
@@ -30,17 +29,25 @@ thread_local! {
     static STAGE: RefCell<Option<Stage>> = const { RefCell::new(None) };
 }
 
-/// Begins to stage mounts on `root`, a tmpfs that nobody else uses, in this thread.
+/// Mounts a tmpfs where `place` is a handle of, and begins to stage mounts on it, in this thread. `top` is a path of what is
+/// mounted there last, which must not lead through a symbolic link.
 ///
 /// # Errors
-/// `ENOENT` or `ENOTSUP` where `/proc` is no procfs that shows the caller; as `mount(2)`.
-pub fn begin(root: OwnedFd) -> Result<()> {
+/// `ENOENT` or `ENOTSUP` where `/proc` is no procfs that shows the caller; `ESTALE` where the path leads elsewhere; as `mount(2)`.
+pub fn begin(place: BorrowedFd<'_>, top: &CStr) -> Result<()> {
     let links = openat(CWD, c"/proc/self/fd", libc::O_PATH | libc::O_DIRECTORY, 0)?;
     if path::fstatfs(links.as_fd())?.f_type != libc::PROC_SUPER_MAGIC {
         return Err(Errno::ENOTSUP);
     }
-    // A copy of what the stage is mounted on does not have it.
     mount_at::fchdir(links.as_fd())?;
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    mount(Some(c"none"), &link(place)?, Some(c"tmpfs"), flags, Some(c"mode=700"))?;
+    let root = openat2(CWD, top, libc::O_PATH | libc::O_DIRECTORY, 0, RESOLVE_NO_SYMLINKS)?;
+    let is_tmpfs = path::fstatfs(root.as_fd())?.f_type == libc::TMPFS_MAGIC;
+    if !is_tmpfs || path::mount_id(root.as_fd())? == path::mount_id(place)? {
+        return Err(Errno::ESTALE);
+    }
+    // A copy of what the stage is mounted on does not have it.
     mount(None, &link(root.as_fd())?, None, libc::MS_UNBINDABLE, None)?;
     STAGE.set(Some(Stage { root: Some(root), links, places: Cell::new(0) }));
     Ok(())
@@ -51,14 +58,48 @@ pub fn is_used() -> bool {
     STAGE.with_borrow(Option::is_some)
 }
 
-/// The stage has gone with the host's tree: from here on mounts only change, and files are bound where they are to be.
-pub fn leave() {
-    STAGE.with_borrow_mut(|stage| stage.as_mut().and_then(|stage| stage.root.take()));
+/// Everything is at its place: unmounts the stage, unless it is `covered` and goes with what covers it. From here on mounts only
+/// change. The working directory is the root again.
+///
+/// # Errors
+/// As `umount2(2)`.
+pub fn strike(covered: bool) -> Result<()> {
+    let root = STAGE.with_borrow_mut(|stage| stage.as_mut().and_then(|stage| stage.root.take()));
+    let Some(root) = root else { return Ok(()) };
+    if !covered {
+        mount_at::fchdir(root.as_fd())?;
+        umount2(c".", libc::MNT_DETACH)?;
+    }
+    nix::unistd::chdir(c"/")
 }
 
-/// Closes what is held.
-pub fn end() {
-    STAGE.set(None);
+/// Closes what is held. The working directory, which was the host's procfs, is the root again.
+///
+/// # Errors
+/// As `chdir(2)`.
+pub fn end() -> Result<()> {
+    if STAGE.take().is_some() { nix::unistd::chdir(c"/") } else { Ok(()) }
+}
+
+/// Mounts a filesystem, as [`super::mount::new_filesystem`] makes it, at once where `target` is a handle of.
+///
+/// # Errors
+/// As `mount(2)`; `ENOSYS` where nothing is staged.
+pub fn mount_on(
+    target: BorrowedFd<'_>,
+    fstype: &CStr,
+    options: &[(&CStr, Option<&CStr>)],
+    attributes: u64,
+) -> Result<()> {
+    with(|stage| stage.mount_on(target, fstype, options, attributes)).unwrap_or(Err(Errno::ENOSYS))
+}
+
+/// Binds a tree onto itself.
+///
+/// # Errors
+/// As `mount(2)`; `ENOSYS` where nothing is staged.
+pub fn bind_on_itself(target: BorrowedFd<'_>) -> Result<()> {
+    with(|stage| stage.bind(target, target, libc::MS_REC)).unwrap_or(Err(Errno::ENOSYS))
 }
 
 /// What the stage answers; nothing where there is none.
@@ -83,6 +124,16 @@ impl Stage {
 
     /// In place of `fsopen(2)`, `fsconfig(2)` and `fsmount(2)`. `attributes` are `MOUNT_ATTR_*`.
     pub fn filesystem(&self, fstype: &CStr, options: &[(&CStr, Option<&CStr>)], attributes: u64) -> Result<OwnedFd> {
+        self.place(true, |place| self.mount_on(place, fstype, options, attributes))
+    }
+
+    fn mount_on(
+        &self,
+        target: BorrowedFd<'_>,
+        fstype: &CStr,
+        options: &[(&CStr, Option<&CStr>)],
+        attributes: u64,
+    ) -> Result<()> {
         let mut flags = flags(attributes);
         let mut data = Vec::new();
         for (key, value) in options {
@@ -94,7 +145,8 @@ impl Stage {
             }
         }
         let data = CString::new(data.join(b",".as_slice())).map_err(|_| Errno::EINVAL)?;
-        self.place(true, |place| mount(Some(c"none"), &link(place)?, Some(fstype), flags, Some(&data)))
+        mount_at::fchdir(self.links.as_fd())?;
+        mount(Some(c"none"), &link(target)?, Some(fstype), flags, Some(&data))
     }
 
     /// Makes a place, mounts on it, and gives the mount.
@@ -120,10 +172,10 @@ impl Stage {
         mount(Some(&link(from)?), &link(to)?, None, libc::MS_MOVE, None)
     }
 
-    /// Binds a file on another, at once.
-    pub fn bind(&self, source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    /// Binds at once, with `MS_REC` or 0.
+    pub fn bind(&self, source: BorrowedFd<'_>, target: BorrowedFd<'_>, recursive: u64) -> Result<()> {
         mount_at::fchdir(self.links.as_fd())?;
-        mount(Some(&link(source)?), &link(target)?, None, libc::MS_BIND, None)
+        mount(Some(&link(source)?), &link(target)?, None, libc::MS_BIND | recursive, None)
     }
 
     /// What procfs tells of a descriptor.

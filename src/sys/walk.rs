@@ -302,7 +302,11 @@ mod tests {
             let root = here.path().join("root");
             std::fs::create_dir(&root).unwrap();
             for made in &tree {
-                // What cannot be made at its place is not.
+                // What cannot be made at its place is not; nothing is made through a link, which may lead out.
+                let (Made::Directory(place) | Made::File(place) | Made::Link(place, _)) = made;
+                if std::path::Path::new(place).ancestors().any(|above| root.join(above).is_symlink()) {
+                    continue;
+                }
                 let _ = match made {
                     Made::Directory(place) => std::fs::create_dir_all(root.join(place)),
                     Made::File(place) => std::fs::write(root.join(place), ""),

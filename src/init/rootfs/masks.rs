@@ -1,5 +1,6 @@
 //! `linux.maskedPaths` and `linux.readonlyPaths`.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -7,11 +8,11 @@ use super::tree::{Tree, c_string, split};
 use crate::error::{At, Error, Result};
 use crate::sys::mount::{
     AT_RECURSIVE, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr,
-    OPEN_TREE_CLONE, mount_setattr, move_mount, new_filesystem, open_tree,
+    OPEN_TREE_CLONE, bind_file, mount_setattr, move_mount, new_filesystem, open_tree,
 };
 use crate::sys::mount_at::move_mount_at;
-use crate::sys::path::{CWD, fstat, fstatat, fstatfs};
-use crate::sys::{self, Errno};
+use crate::sys::path::{CWD, fstat, fstatat, fstatfs, mount_id, openat};
+use crate::sys::{self, Errno, stage};
 
 const PROC_SUPER_MAGIC: libc::c_long = 0x9fa0;
 
@@ -56,10 +57,18 @@ pub(super) struct Masks {
 /// # Errors
 /// Where it is not the null device.
 pub(super) fn open_null() -> Result<OwnedFd> {
-    let null = open_tree(CWD, c"/dev/null", OPEN_TREE_CLONE).at("open", "/dev/null")?;
+    verified(open_tree(CWD, c"/dev/null", OPEN_TREE_CLONE).at("open", "/dev/null")?, "the host's")
+}
+
+/// The container's, where nothing of the host's tree can be bound any more: its very handle is bound, once it is known.
+fn containers_null(tree: &Tree) -> Result<OwnedFd> {
+    verified(tree.find_without_links("dev/null", 0).at("open", "the container's /dev/null")?, "the container's")
+}
+
+fn verified(null: OwnedFd, whose: &str) -> Result<OwnedFd> {
     let stat = fstat(null.as_fd()).at("stat", "/dev/null")?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(1, 3) {
-        return Err(Error::Refused("the host's `/dev/null` is not the null device".to_owned()));
+        return Err(Error::Refused(format!("{whose} `/dev/null` is not the null device")));
     }
     Ok(null)
 }
@@ -97,6 +106,14 @@ impl Spot {
         }
     }
 
+    /// What is there now, with what is mounted on it.
+    fn look(&self, tree: &Tree, path: &str) -> sys::Result<OwnedFd> {
+        match self {
+            Spot::Proc(dir, name) => openat(dir.as_fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0),
+            Spot::Elsewhere(_) => tree.find(path, 0),
+        }
+    }
+
     /// The file type bits of its mode.
     fn kind(&self) -> sys::Result<libc::mode_t> {
         let stat = match self {
@@ -116,8 +133,10 @@ impl Spot {
 }
 
 impl Masks {
-    pub fn new(null: OwnedFd) -> Self {
-        Masks { null: Cover::new(null), empty: None }
+    /// `null` is the host's, where it could be kept.
+    pub fn new(null: Option<OwnedFd>, tree: &Tree) -> Result<Self> {
+        let null = null.map_or_else(|| containers_null(tree), Ok)?;
+        Ok(Masks { null: Cover::new(null), empty: None })
     }
 
     /// Covers `path`: a file by the null device, a directory by one shared, empty, read-only tmpfs. What does not
@@ -128,6 +147,12 @@ impl Masks {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
             spot => spot.at("open masked path", object())?,
         };
+        if stage::is_used() {
+            return match spot.look(tree, path) {
+                Err(Errno::ENOENT) => Ok(()),
+                target => self.cover_at_once(target.at("open masked path", object())?.as_fd()).at("mask", object()),
+            };
+        }
         // Asked first: a cover that could not be attached is a mount of its own, and its end waits for an RCU grace period.
         let cover = match spot.kind() {
             Err(Errno::ENOENT) => return Ok(()),
@@ -141,12 +166,22 @@ impl Masks {
         };
         cover.put(|mount| spot.attach(mount)).at("mask", object())
     }
+
+    /// Without detached mounts: each directory by a tmpfs of its own.
+    fn cover_at_once(&self, target: BorrowedFd<'_>) -> sys::Result<()> {
+        match fstat(target)?.st_mode & libc::S_IFMT {
+            libc::S_IFDIR => stage::mount_on(target, c"tmpfs", &EMPTY, CLOSED),
+            _ => bind_file(self.null.mount.as_fd(), target),
+        }
+    }
 }
+
+const EMPTY: [(&CStr, Option<&CStr>); 2] = [(c"ro", None), (c"mode", Some(c"555"))];
+const CLOSED: u64 = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
 /// An empty, read-only directory, attached nowhere yet.
 pub(super) fn empty_tmpfs() -> sys::Result<OwnedFd> {
-    let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-    new_filesystem(c"tmpfs", &[(c"ro", None), (c"mode", Some(c"555"))], attributes)
+    new_filesystem(c"tmpfs", &EMPTY, CLOSED)
 }
 
 /// Makes `path` and what is mounted below it read-only, by a bind of it onto itself. What does not exist is left out.
@@ -157,6 +192,9 @@ pub(super) fn make_readonly(tree: &Tree, proc: &Proc, path: &str) -> Result<()> 
         Err(errno) if missing.contains(&errno) => return Ok(()),
         spot => spot.at("open read-only path", object())?,
     };
+    if stage::is_used() {
+        return readonly_at_once(tree, &spot, path).at("make read-only", object());
+    }
     let copy = match spot.clone_tree() {
         Err(errno) if missing.contains(&errno) => return Ok(()),
         copy => copy.at("bind read-only path", object())?,
@@ -164,4 +202,21 @@ pub(super) fn make_readonly(tree: &Tree, proc: &Proc, path: &str) -> Result<()> 
     let attr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
     mount_setattr(copy.as_fd(), AT_RECURSIVE, &attr).at("make read-only", object())?;
     spot.attach(copy.as_fd()).at("mount read-only path", object())
+}
+
+/// Without detached mounts: bound first, and read-only then. What was bound must be what is found there afterwards.
+fn readonly_at_once(tree: &Tree, spot: &Spot, path: &str) -> sys::Result<()> {
+    let identity = |fd: BorrowedFd<'_>| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    let before = match spot.look(tree, path) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        before => before?,
+    };
+    stage::bind_on_itself(before.as_fd())?;
+    let after = spot.look(tree, path)?;
+    let same = identity(before.as_fd())? == identity(after.as_fd())?;
+    if !same || mount_id(before.as_fd())? == mount_id(after.as_fd())? {
+        return Err(Errno::ESTALE);
+    }
+    let attr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+    mount_setattr(after.as_fd(), AT_RECURSIVE, &attr)
 }

@@ -22,24 +22,25 @@ mod idmap;
 mod lend;
 mod masks;
 mod mounts;
+mod open;
 mod pivot;
 mod plan;
 mod propagation;
 mod tmpcopyup;
 mod tree;
 
-use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use oci_spec::runtime::Spec;
 
-use crate::error::{At, Context, Error, Result};
-use crate::sys::mount::{AT_RECURSIVE, MountAttr, OPEN_TREE_CLONE, mount_setattr, move_mount, open_tree};
+use crate::error::{At, Error, Result};
+use crate::sys::mount::{AT_RECURSIVE, OPEN_TREE_CLONE, move_mount, open_tree};
 use crate::sys::path::{CWD, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, c_path, openat2};
 use crate::sys::process::umask;
 use crate::sys::{Errno, calls, stage};
+use open::Opened;
 use plan::{MountKind, Plan};
 use tree::Tree;
 
@@ -142,17 +143,6 @@ pub struct Rootfs {
     late: Vec<(Rc<OwnedFd>, String)>,
 }
 
-/// What the creator opens before the clone.
-#[derive(Debug, Default)]
-struct Opened {
-    /// A detached copy of the root file system, where the child may not be able to reach it.
-    rootfs: Option<OwnedFd>,
-    /// For each mount its detached source, where the child may not be able to reach it.
-    mounts: Vec<Option<OwnedFd>>,
-    /// For each device the host's node, where nodes cannot be made.
-    devices: Vec<Option<OwnedFd>>,
-}
-
 impl Rootfs {
     /// Plans the root file system of `spec`; `bundle` is the bundle's absolute path. Touches nothing.
     ///
@@ -222,71 +212,6 @@ impl Rootfs {
         resolve().unwrap_or_else(|| destination.to_owned())
     }
 
-    /// Opens, in the creator and before the clone, what the child cannot: with a user namespace the root file system,
-    /// the sources of bind mounts and the host's device nodes. The descriptors are inherited by the clone.
-    /// Without the privilege for it nothing is opened, and init opens all; without the calls for it all is lent to init in
-    /// the mount namespace that is made for it (`own_mounts`), where there is one.
-    ///
-    /// # Errors
-    /// Where `root.path` is missing, no directory, or reached through a symbolic link; where a source is missing.
-    pub fn open(&mut self, own_mounts: bool) -> Result<()> {
-        let rootfs = open_rootfs(&self.plan.rootfs)?;
-        let userns = self.plan.userns;
-        let mapped = self.plan.mounts.iter().any(|planned| planned.idmap.is_some());
-        if userns {
-            let tree = match open_tree(rootfs.as_fd(), c"", OPEN_TREE_CLONE | AT_RECURSIVE) {
-                opened if !mapped && (opened.is_err() || !calls::can_mount_detached()) => {
-                    return match opened {
-                        // The creator has no privilege in its mount namespace either: what init cannot reach, nobody can.
-                        Ok(_) | Err(Errno::EPERM | Errno::ENOSYS) => {
-                            self.lent = own_mounts && is_privileged();
-                            Ok(())
-                        }
-                        Err(errno) => Err(Error::sys("open", "root.path", errno)),
-                    };
-                }
-                opened => opened.at("open", "root.path")?,
-            };
-            self.detach_from_host(&tree)?;
-            self.opened.rootfs = Some(tree);
-        }
-        let mut namespaces = idmap::Namespaces::default();
-        for planned in &self.plan.mounts {
-            let opened = match &planned.kind {
-                MountKind::Bind { source, recursive } if userns || planned.idmap.is_some() => {
-                    let object = format!("/{}", planned.destination);
-                    let mut open = || -> Result<OwnedFd> {
-                        let tree = bind::open_source(source, *recursive)?;
-                        self.detach_from_host(&tree)?;
-                        if let Some(idmap) = &planned.idmap {
-                            namespaces.map(&tree, idmap, &object)?;
-                        }
-                        bind::set_attributes(&tree, &planned.options, &object)?;
-                        Ok(tree)
-                    };
-                    Some(open().context(|| format!("$.mounts[{}]", planned.index))?)
-                }
-                _ => None,
-            };
-            self.opened.mounts.push(opened);
-        }
-        for device in &self.plan.devices {
-            self.opened.devices.push(if userns { device.open()? } else { None });
-        }
-        Ok(())
-    }
-
-    /// A copy made in the creator's namespace is a peer of the host's mount: it gets the propagation that it would
-    /// have had if the child had made it.
-    fn detach_from_host(&self, tree: &OwnedFd) -> Result<()> {
-        let propagation = self.plan.propagation;
-        if propagation.shares() {
-            return Ok(());
-        }
-        let attr = MountAttr { propagation: propagation.initial & !libc::MS_REC, ..MountAttr::default() };
-        mount_setattr(tree.as_fd(), AT_RECURSIVE, &attr).at("set propagation of", "a bind source")
-    }
-
     /// In the child: everything up to the `createContainer` hooks. `pid_namespace` is the one that it has yet to enter.
     ///
     /// # Errors
@@ -312,7 +237,9 @@ impl Rootfs {
         }
         self.opened.devices.clear();
         umask(old_umask);
-        if !self.plan.masked.is_empty() {
+        if stage::is_used() {
+            stage::strike(self.covers_stage()).at("unmount", "the stage of the mounts")?;
+        } else if !self.plan.masked.is_empty() {
             self.null = Some(masks::open_null()?);
         }
         self.tree = Some(tree);
@@ -325,19 +252,11 @@ impl Rootfs {
             return open_rootfs(&self.plan.rootfs);
         }
         self.plan.propagation.start(&self.plan.rootfs)?;
-        if self.lent {
-            // No path that init may search leads to its own place.
-            let place = open_host_root()?;
-            self.set_stage(&place, c"/..")?;
-            let tree = self.copy_lent()?;
-            move_mount(tree.as_fd(), place.as_fd()).at("mount root.path on", "/")?;
-            return Ok(tree);
+        if self.opened.rootfs.is_none() && !calls::can_mount_detached() {
+            return self.bind_staged();
         }
         let Some(tree) = self.opened.rootfs.take() else {
             let place = open_rootfs(&self.plan.rootfs)?;
-            if !calls::can_mount_detached() {
-                self.set_stage(&place, &c_path(&self.plan.rootfs).at("open", "root.path")?)?;
-            }
             let tree = open_tree(place.as_fd(), c"", OPEN_TREE_CLONE | AT_RECURSIVE).at("bind", "root.path")?;
             move_mount(tree.as_fd(), place.as_fd()).at("mount", "root.path")?;
             return Ok(tree);
@@ -354,16 +273,6 @@ impl Rootfs {
         Ok(tree)
     }
 
-    /// Mounts a tmpfs for what is detached elsewhere, at a place that the root file system will cover; `top` is the path of
-    /// what is mounted there last.
-    fn set_stage(&self, place: &OwnedFd, top: &CStr) -> Result<()> {
-        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-        let mounted = mounts::mount_on(place, Some(c"tmpfs"), Some(c"tmpfs"), flags, Some(c"mode=700"));
-        mounted.at("mount tmpfs on", "root.path")?;
-        let root = openat2(CWD, top, libc::O_PATH | libc::O_DIRECTORY, 0, RESOLVE_NO_SYMLINKS);
-        stage::begin(root.at("open the tmpfs on", "root.path")?).at("use", "/proc/self/fd")
-    }
-
     /// In the child, between [`Rootfs::mount`] and [`Rootfs::enter`]: makes the container's root the working directory.
     ///
     /// # Errors
@@ -378,13 +287,8 @@ impl Rootfs {
     /// # Errors
     /// Of the system call that fails; [`Rootfs::mount`] must have succeeded.
     pub fn enter(&mut self) -> Result<()> {
-        if stage::is_used() {
-            // It goes with the host's tree.
-            self.cover()?;
-            stage::leave();
-        }
         let tree = self.tree.as_ref().ok_or_else(unmounted)?;
-        self.plan.entry.enter(tree.root.as_fd(), self.plan.propagation.shares(), self.lent)
+        self.plan.entry.enter(tree.root.as_fd(), self.plan.propagation.shares())
     }
 
     /// Covers masked and read-only paths.
@@ -397,8 +301,8 @@ impl Rootfs {
         for path in &self.plan.readonly_paths {
             masks::make_readonly(tree, &proc, path)?;
         }
-        if let Some(null) = self.null.take() {
-            let mut masks = masks::Masks::new(null);
+        if !self.plan.masked.is_empty() {
+            let mut masks = masks::Masks::new(self.null.take(), tree)?;
             for path in &self.plan.masked {
                 masks.cover(tree, &proc, path)?;
             }
@@ -422,9 +326,7 @@ impl Rootfs {
         for (mount, destination) in self.late.drain(..) {
             mounts::make_readonly(&mount, &destination)?;
         }
-        if !stage::is_used() {
-            self.cover()?;
-        }
+        self.cover()?;
         let tree = self.tree.take().ok_or_else(unmounted)?;
         if self.plan.readonly && self.context.new_mount_ns {
             mounts::make_readonly(&tree.root, "/")?;
@@ -433,13 +335,8 @@ impl Rootfs {
         if self.context.new_mount_ns && !propagation.shares() {
             propagation.end()?;
         }
-        stage::end();
-        Ok(())
+        stage::end().at("chdir to", "/")
     }
-}
-
-fn is_privileged() -> bool {
-    caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN).unwrap_or(false)
 }
 
 /// The root of the host's tree, not what is mounted on it: that `/..` leads to.

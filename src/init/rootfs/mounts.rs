@@ -1,7 +1,7 @@
 //! `mounts`, in the order of the list.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use libc::{MS_BIND, MS_RDONLY, MS_REC, MS_REMOUNT};
@@ -17,7 +17,7 @@ use crate::init::pid_namespace::run_inside;
 use crate::sys::Errno;
 use crate::sys::mount::{MOUNT_ATTR_RDONLY, MountAttr, mount, mount_setattr, move_mount};
 use crate::sys::mount_at::fchdir;
-use crate::sys::path::{RESOLVE_IN_ROOT, fstat, openat2};
+use crate::sys::path::{CWD, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, c_path, fstat, mount_id, openat2};
 
 /// Makes one mount. `source` is its tree where it was opened before the clone (attributes already set).
 /// `pid_namespace` is the one that a procfs is to show, where it is not the caller's. Returns a handle of the mount that is
@@ -128,9 +128,8 @@ pub(super) fn settle(tree: &mut Tree, planned: &PlannedMount, place: &Place) -> 
         || !options.propagation.is_empty()
         || options.has_tree_attributes();
     if planned.destination.is_empty() {
-        // `..` at the root stays there, and then steps onto what is mounted on it.
-        let root = openat2(tree.root.as_fd(), c"..", libc::O_PATH | libc::O_DIRECTORY, 0, RESOLVE_IN_ROOT);
-        tree.set_root(root.at("open", "/")?);
+        let root = top(&tree.root).at("open", "/")?;
+        tree.set_root(root);
     }
     if !needed {
         return Ok(None);
@@ -149,6 +148,20 @@ pub(super) fn settle(tree: &mut Tree, planned: &PlannedMount, place: &Place) -> 
     bind::set_tree_attributes(&mounted, options, &object)?;
     bind::set_propagation(&mounted, options, &object)?;
     Ok(planned.late_readonly().then_some(mounted))
+}
+
+/// What is mounted on a root.
+fn top(root: &OwnedFd) -> std::result::Result<OwnedFd, Errno> {
+    let directory = libc::O_PATH | libc::O_DIRECTORY;
+    // `..` at the root stays there, and then steps onto what is mounted on it.
+    let top = openat2(root.as_fd(), c"..", directory, 0, RESOLVE_IN_ROOT)?;
+    if mount_id(top.as_fd())? != mount_id(root.as_fd())? {
+        return Ok(top);
+    }
+    // Without openat2(2) it only stays: the place is looked up anew.
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", root.as_raw_fd())).map_err(|_| Errno::ENOENT)?;
+    let top = openat2(CWD, &c_path(path)?, directory, 0, RESOLVE_NO_SYMLINKS)?;
+    if mount_id(top.as_fd())? == mount_id(root.as_fd())? { Err(Errno::ESTALE) } else { Ok(top) }
 }
 
 /// A tmpfs over an existing directory takes its mode, unless the options name one.

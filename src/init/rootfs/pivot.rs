@@ -1,6 +1,6 @@
 //! Entering the root: `pivot_root(2)` by handle, `MS_MOVE` for a root that cannot be pivoted, or a bare `chroot(2)`.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use libc::{MNT_DETACH, MS_MOVE, MS_REC, MS_SLAVE};
 
@@ -9,7 +9,7 @@ use crate::sys::Errno;
 use crate::sys::mount::{mount, pivot_root_here, umount2};
 use crate::sys::mount_at::fchdir;
 use crate::sys::mountinfo::{self, Mounted};
-use crate::sys::path::{CWD, c_path, mount_id, openat2};
+use crate::sys::path::c_path;
 
 /// How the root is entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,15 +23,11 @@ pub(super) enum Entry {
 }
 
 impl Entry {
-    /// Makes `root` the root and the working directory of this process. `staged` says that the stage of its mounts lies on
-    /// the old root itself.
-    pub fn enter(self, root: BorrowedFd<'_>, shares: bool, staged: bool) -> Result<()> {
+    /// Makes `root` the root and the working directory of this process.
+    pub fn enter(self, root: BorrowedFd<'_>, shares: bool) -> Result<()> {
         fchdir(root).at("enter", "root.path")?;
         match self {
-            Entry::Pivot => {
-                pivot(shares)?;
-                if staged { uncover(root) } else { Ok(()) }
-            }
+            Entry::Pivot => pivot(shares),
             Entry::Move => {
                 detach_proc_and_sys()?;
                 mount(Some(c"."), c"/", None, MS_MOVE, None).at("move mount", "root.path")?;
@@ -62,16 +58,6 @@ fn pivot(shares: bool) -> Result<()> {
     }
     umount2(c".", MNT_DETACH).at("unmount", "the old root")?;
     nix::unistd::chdir(c"/").at("chdir", "/")
-}
-
-/// What went with the first unmount was the stage, which lay on the old root; now that goes, and must be the last.
-fn uncover(root: BorrowedFd<'_>) -> Result<()> {
-    umount2(c".", MNT_DETACH).at("unmount", "the old root")?;
-    let top = openat2(CWD, c"/..", libc::O_PATH | libc::O_DIRECTORY, 0, 0).at("open", "what lies on the root")?;
-    if mount_id(top.as_fd()).at("stat", "what lies on the root")? != mount_id(root).at("stat", "root.path")? {
-        return Err(Error::Refused("the old root still covers the new one".to_owned()));
-    }
-    Ok(())
 }
 
 fn chroot_here() -> Result<()> {
