@@ -459,6 +459,23 @@ fn create_container_hooks_begin_in_the_root_file_system() {
 }
 
 #[test]
+fn what_a_create_container_hook_mounts_below_the_roots_path_is_in_the_container() {
+    for mapped in [false, true] {
+        let t = Test::new();
+        let spec = sh("ls /tmp");
+        let c = t.bundle(if mapped { spec.userns(700_000, 65_536) } else { spec });
+        let place = c.rootfs().join("tmp");
+        let script = format!("mount -t tmpfs none {0} && touch {0}/by-the-hook", place.display());
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&fs::read(c.bundle.join("config.json")).unwrap()).unwrap();
+        config["hooks"] = json!({ "createContainer": [{ "path": "/bin/sh", "args": ["sh", "-c", script] }] });
+        c.write_config(&config);
+        assert_eq!(c.run().ok().line(), "by-the-hook");
+        t.assert_nothing_left();
+    }
+}
+
+#[test]
 fn start_container_hooks_are_held_to_the_filter() {
     let t = Test::new();
     let profile = json!({

@@ -84,7 +84,53 @@ fn no_pivot_works_too() {
     let t = Test::new();
     let c = t.bundle(sh("ls / | tr '\\n' ' '"));
     assert_eq!(c.run_with(&["--no-pivot"]).ok().line(), "bin dev etc proc sys tmp ");
+    let c = t.bundle(sh("ls / | tr '\\n' ' '").userns(700_000, 65_536));
+    assert_eq!(c.run_with(&["--no-pivot"]).ok().line(), "bin dev etc proc sys tmp ");
     t.assert_nothing_left();
+}
+
+#[test]
+fn a_root_path_with_dots_is_the_directory_that_they_lead_to() {
+    let c_path = |path: &str| spec().args(&["ls", "/"]).set("/root/path", json!(path));
+    let t = Test::new();
+    let c = t.bundle(c_path("rootfs/tmp/.."));
+    assert!(c.run().ok().stdout.contains("bin\n"));
+    t.assert_nothing_left();
+}
+
+#[test]
+fn what_is_mounted_on_the_root_is_the_root_for_what_follows() {
+    for mapped in [false, true] {
+        let t = Test::new();
+        let volume = t.path("volume");
+        common::rootfs::make(&volume);
+        fs::create_dir(volume.join("later")).unwrap();
+        for dir in ["", "dev", "proc", "later"] {
+            std::os::unix::fs::lchown(volume.join(dir), Some(700_000), Some(700_000)).unwrap();
+        }
+        let mounts = json!([
+            { "destination": "/", "source": volume, "options": ["bind"] },
+            { "destination": "/proc", "type": "proc", "source": "proc" },
+            { "destination": "/later", "type": "tmpfs", "source": "tmpfs" },
+        ]);
+        let spec = sh("echo here > /later/file; ls / /later").set("/mounts", mounts);
+        let c = t.bundle(if mapped { spec.userns(700_000, 65_536) } else { spec });
+        let out = c.run().ok().stdout;
+        assert!(out.contains("later\n") && out.ends_with("/later:\nfile\n"), "{out}");
+        t.assert_nothing_left();
+        assert_eq!(fs::read_dir(volume.join("later")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn the_directory_of_a_program_is_made_below_a_readonly_path() {
+    let out = output_of(
+        sh("pwd; touch x 2>&1; true")
+            .writable()
+            .set("/linux/readonlyPaths", json!(["/tmp"]))
+            .set("/process/cwd", json!("/tmp/made")),
+    );
+    assert_eq!(out, "/tmp/made\ntouch: x: Read-only file system");
 }
 
 #[test]

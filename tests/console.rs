@@ -95,6 +95,24 @@ fn the_console_socket_gets_the_terminals_master() {
 }
 
 #[test]
+fn the_console_is_there_before_it_is_masked_or_its_directory_made_readonly() {
+    for (paths, expected) in [("maskedPaths", "1:3"), ("readonlyPaths", "88:0")] {
+        let t = Test::new();
+        let receiver = Receiver::new(&t, "console.sock");
+        let path = if paths == "maskedPaths" { "/dev/console" } else { "/dev" };
+        let spec = terminal("stat -c %t:%T /dev/console; touch /dev/x").set(&format!("/linux/{paths}"), json!([path]));
+        let c = t.bundle(spec);
+        c.run_with(&["--detach", "--console-socket", receiver.option()]).ok();
+        let seen = receiver.terminal().rest();
+        assert!(seen.contains(&format!("{expected}\r\n")), "{paths}: {seen:?}");
+        assert_eq!(seen.contains("Read-only file system"), paths == "readonlyPaths", "{seen:?}");
+        c.wait_status("stopped");
+        c.delete().ok();
+        t.assert_nothing_left();
+    }
+}
+
+#[test]
 fn what_is_typed_reaches_the_program_and_control_c_interrupts_it() {
     let t = Test::new();
     let receiver = Receiver::new(&t, "console.sock");

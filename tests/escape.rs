@@ -238,6 +238,13 @@ fn the_runtime_is_executed_read_only_before_it_has_started() {
         assert_eq!(trace.starts_with("execveat("), twice, "{line:?}: {trace}");
         assert_eq!(trace.matches("execveat(").count(), usize::from(twice), "{line:?}: {trace}");
     }
+    // Root of a user namespace that is the host's root owns the file.
+    let same = t.bundle(sh("true").userns(0, 65_536));
+    let mut command = std::process::Command::new("strace");
+    command.args(["-qq", "-e", "trace=execveat", "-o"]).arg(&trace).arg(binary()).arg("--root").arg(&t.root);
+    command.args(["run", "-b", same.bundle.to_str().unwrap(), &same.id]);
+    t.finish(command);
+    assert_eq!(fs::read_to_string(&trace).unwrap().matches("execveat(").count(), 1);
     // The descriptor that keeps the mount until init has something to do is seen by nobody.
     let c = t.bundle(sh("ls -l /proc/self/fd /proc/1/fd").caps(POWERFUL));
     let out = c.run_with(&["--preserve-fds", "0"]).ok();

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -210,6 +211,101 @@ fn without_detached_mounts_nothing_of_the_host_is_behind_the_root() {
         c.kill_and_delete();
         t.assert_nothing_left();
     }
+}
+
+#[test]
+fn without_detached_mounts_nobody_in_a_container_stands_in_the_hosts_procfs() {
+    filter_only!();
+    let stands_in_root = |pid: &str| {
+        let place = |link: &str| {
+            let stat = std::fs::metadata(format!("/proc/{pid}/{link}")).unwrap();
+            (stat.dev(), stat.ino())
+        };
+        assert_eq!(place("cwd"), place("root"));
+    };
+    for call in ["mount_setattr", MOUNTS, JUDGED] {
+        let t = Test::new();
+        // As a judged sandbox, whose first process stays, and as a container that waits to be started.
+        let c = t.bundle(sh("sleep 1000").hook("startContainer", "pwd > /dev/shm/at; ls -a ../.. > /dev/shm/above"));
+        let bundle = c.bundle.to_str().unwrap().to_owned();
+        without(&t, call, "ENOSYS", &["create", "--bundle", &bundle, &c.id]).ok();
+        stands_in_root(&c.pid().to_string());
+        without(&t, call, "ENOSYS", &["start", &c.id]).ok();
+        let seen =
+            c.exec(&["sh", "-c", "cat /dev/shm/at; ls -a / | cmp - /dev/shm/above && echo the root"]).ok().stdout;
+        assert_eq!(seen, "/\nthe root\n", "{call}");
+        c.kill_and_delete();
+
+        let code = "sleep 2";
+        let judge = t.spawn(
+            {
+                let mut command = Command::new(filter().unwrap());
+                command.args(["ENOSYS", call]).arg(binary()).arg("--root").arg(&t.root);
+                command.args(["run", "--json", "--language", "sh", "--code", code]);
+                command
+            },
+            std::process::Stdio::null(),
+        );
+        // The outermost that is inside.
+        let root = |pid: &str| std::fs::metadata(format!("/proc/{pid}/root")).ok().map(|it| it.ino());
+        let mut first = None;
+        until("the first process of the sandbox", || {
+            let mut all = children(judge.pid());
+            while first.is_none() && !all.is_empty() {
+                first =
+                    all.iter().find(|pid| root(&pid.to_string()).is_some_and(|it| Some(it) != root("self"))).copied();
+                all = all.into_iter().flat_map(children).collect();
+            }
+            first.is_some_and(|pid| !children(pid).is_empty())
+        });
+        stands_in_root(&first.unwrap().to_string());
+        judge.wait().ok();
+        t.assert_nothing_left();
+    }
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+}
+
+#[test]
+fn without_detached_mounts_the_hosts_root_is_no_containers() {
+    filter_only!();
+    let t = Test::new();
+    let before = std::fs::read_dir("/").unwrap().count();
+    let c = t.bundle(spec().args(&["/bin/true"]).set("/root/path", json!("/")));
+    let bundle = c.bundle.to_str().unwrap().to_owned();
+    let out = without(&t, MOUNTS, "ENOSYS", &["run", "--bundle", &bundle, &c.id]).fails();
+    out.says(&["$.root.path: `/` needs a kernel with detached mounts"]);
+    assert_eq!(std::fs::read_dir("/").unwrap().count(), before);
+    t.assert_nothing_left();
+}
+
+#[test]
+fn without_detached_mounts_the_stage_stays_out_of_the_callers_namespace() {
+    filter_only!();
+    let t = Test::new();
+    let mut spec = sh("echo in").set("/linux/rootfsPropagation", json!("rshared")).unset("/linux/resources");
+    for point in ["/sys/fs/cgroup", "/dev/pts"] {
+        spec = spec.without_mount(point);
+    }
+    let c = t.bundle(spec);
+    // In a user namespace of its own, and below a mount that is not that of the root.
+    let script = format!(
+        "mount --make-rshared / && mount -t tmpfs none {0} && cp -a {1} {0}/b && mount --make-private {0} && \
+        {2} ENOSYS {MOUNTS} {3} --root {4} --rootless=true run -b {0}/b {5} 2>&1; grep -c mode=700 /proc/self/mountinfo; ls /..",
+        t.path("io").display(),
+        c.bundle.display(),
+        filter().unwrap().display(),
+        binary().display(),
+        t.root.display(),
+        c.id,
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-U", "-r", "-m", "--propagation", "unchanged", "/bin/sh", "-c", &script]);
+    let out = t.finish(command);
+    assert!(out.stdout.starts_with("in\n0\n") && out.stdout.contains("\nusr\n"), "{out:?}");
 }
 
 #[test]
