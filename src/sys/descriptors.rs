@@ -41,6 +41,8 @@ pub(super) fn each_open(first: u32, last: u32, mut with: impl FnMut(i32)) {
 fn table_size() -> u32 {
     const FIRST: u32 = 64;
     const MOST: u32 = 1 << 31;
+    /// What `fs.nr_open` is where nobody has changed it.
+    const NR_OPEN: u32 = 1 << 20;
     let mut size = FIRST;
     while size < MOST {
         let mut set = vec![0_u64; size as usize / 64 + 1];
@@ -51,13 +53,18 @@ fn table_size() -> u32 {
         let looked = check(unsafe {
             libc::syscall(libc::SYS_pselect6, size + 1, set.as_mut_ptr(), none, none, &raw const at_once, none)
         });
-        // SAFETY: only looked at.
-        if looked.is_ok() && unsafe { libc::fcntl(size as i32, libc::F_GETFD) } < 0 {
-            break;
+        match looked {
+            Err(Errno::EBADF) => {}
+            // SAFETY: only looked at.
+            Ok(_) if unsafe { libc::fcntl(size as i32, libc::F_GETFD) } >= 0 => {}
+            Ok(_) => return size,
+            // A filter keeps the caller even from that: as far as any descriptor may go.
+            Err(_) => break,
         }
         size *= 2;
     }
-    size
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+    limit.map_or(MOST, |(_, hard)| hard.clamp(NR_OPEN.into(), MOST.into()) as u32)
 }
 
 /// Clears close-on-exec of `fd`, so that an executed program inherits it.
