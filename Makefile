@@ -157,7 +157,7 @@ test-vm: deps-test ## run suites on other kernels and cgroup layouts, in emulate
 	$(PYTHON) integration/vm/run all
 
 .PHONY: test-kernels
-test-kernels: deps-test ## run suites where newer system calls are missing or blocked (10 minutes)
+test-kernels: deps-test ## run suites where newer system calls are missing or blocked (5 minutes)
 	cargo build --locked
 	RUSTBOX_BIN=$(subst /release/,/debug/,$(BIN)) integration/kernels/run
 

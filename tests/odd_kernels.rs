@@ -13,9 +13,13 @@ use common::*;
 
 /// The runtime where calls fail with an errno, in it and in all that it starts.
 fn without(test: &Test, calls: &str, errno: &str, args: &[&str]) -> Out {
+    test.finish(filtered(test, calls, errno, args))
+}
+
+fn filtered(test: &Test, calls: &str, errno: &str, args: &[&str]) -> Command {
     let mut command = Command::new(filter().unwrap());
     command.args([errno, calls]).arg(binary()).arg("--root").arg(&test.root).args(args);
-    test.finish(command)
+    command
 }
 
 /// The program that installs the filter; nothing where there is no compiler for it.
@@ -78,8 +82,11 @@ fn prepared<'t>(t: &'t Test, script: &str) -> Container<'t> {
     c
 }
 
+/// Runs the runtime with arguments, with all calls or without some.
+type Run<'r> = dyn Fn(&[&str]) -> Out + 'r;
+
 /// A life in commands, and a process beside: the view of each.
-fn life(t: &Test, run: &dyn Fn(&[&str]) -> Out) -> String {
+fn life(t: &Test, run: &Run<'_>) -> String {
     let c = prepared(t, &format!("{VIEW}; cat /link/volume/file; sleep 1000"));
     let bundle = c.bundle.to_str().unwrap().to_owned();
     // The container's output goes where the command's goes.
@@ -101,14 +108,19 @@ fn life(t: &Test, run: &dyn Fn(&[&str]) -> Out) -> String {
     format!("{}--- exec\n{added}", seen().unwrap())
 }
 
-fn same_life_without(call: &str) {
-    let expected = {
-        let t = Test::new();
-        life(&t, &|args| t.runtime(args))
-    };
-    for errno in ["ENOSYS", "EPERM"] {
-        let t = Test::new();
-        assert_eq!(life(&t, &|args| without(&t, call, errno, args)), expected, "{call} with {errno}");
+fn same_life_without(calls: &str) {
+    same_without(&[calls], &life);
+}
+
+/// What `look` sees by the runtime alone it sees without each of the sets of calls, however they fail.
+fn same_without(sets: &[&str], look: &dyn Fn(&Test, &Run<'_>) -> String) {
+    let t = Test::new();
+    let expected = look(&t, &|args| t.runtime(args));
+    for calls in sets {
+        for errno in ["ENOSYS", "EPERM"] {
+            let t = Test::new();
+            assert_eq!(look(&t, &|args| without(&t, calls, errno, args)), expected, "{calls} with {errno}");
+        }
     }
 }
 
@@ -139,17 +151,13 @@ fn without_faccessat2_a_container_lives_the_same() {
 #[test]
 fn without_detached_mounts_a_container_lives_the_same() {
     filter_only!();
-    for call in ["mount_setattr", "move_mount", "open_tree", "fsopen", "fsmount", MOUNTS] {
-        same_life_without(call);
-    }
+    same_without(&["mount_setattr", "move_mount", "open_tree", "fsopen", "fsmount", MOUNTS], &life);
 }
 
 #[test]
 fn without_pidfds_of_others_a_container_lives_the_same() {
     filter_only!();
-    for call in ["pidfd_open", "pidfd_send_signal", "pidfd_open,pidfd_send_signal", "pidfd_getfd", "statx"] {
-        same_life_without(call);
-    }
+    same_without(&["pidfd_open", "pidfd_send_signal", "pidfd_open,pidfd_send_signal", "pidfd_getfd", "statx"], &life);
 }
 
 #[test]
@@ -162,7 +170,7 @@ fn without_all_that_can_be_done_otherwise_a_container_lives_the_same() {
 #[test]
 fn without_detached_mounts_a_user_namespace_gets_what_it_cannot_reach() {
     filter_only!();
-    let life = |t: &Test, run: &dyn Fn(&[&str]) -> Out| {
+    let life = |t: &Test, run: &Run<'_>| {
         let closed = t.path("closed");
         std::fs::create_dir_all(closed.join("volume")).unwrap();
         std::fs::write(closed.join("volume/file"), "here\n").unwrap();
@@ -180,14 +188,7 @@ fn without_detached_mounts_a_user_namespace_gets_what_it_cannot_reach() {
         assert!(out.stdout.contains("here\n") && out.stderr.contains("Read-only file system"), "{out:?}");
         out.stdout
     };
-    let t = Test::new();
-    let expected = life(&t, &|args| t.runtime(args));
-    for call in ["mount_setattr", "open_tree", MOUNTS, ALL] {
-        for errno in ["ENOSYS", "EPERM"] {
-            let t = Test::new();
-            assert_eq!(life(&t, &|args| without(&t, call, errno, args)), expected, "{call} with {errno}");
-        }
-    }
+    same_without(&["mount_setattr", "open_tree", MOUNTS, ALL], &life);
 }
 
 #[test]
@@ -236,16 +237,8 @@ fn without_detached_mounts_nobody_in_a_container_stands_in_the_hosts_procfs() {
         assert_eq!(seen, "/\nthe root\n", "{call}");
         c.kill_and_delete();
 
-        let code = "sleep 2";
-        let judge = t.spawn(
-            {
-                let mut command = Command::new(filter().unwrap());
-                command.args(["ENOSYS", call]).arg(binary()).arg("--root").arg(&t.root);
-                command.args(["run", "--json", "--language", "sh", "--code", code]);
-                command
-            },
-            std::process::Stdio::null(),
-        );
+        let args = ["run", "--json", "--language", "sh", "--code", "sleep 2"];
+        let judge = t.spawn(filtered(&t, call, "ENOSYS", &args), std::process::Stdio::null());
         // The outermost that is inside.
         let root = |pid: &str| std::fs::metadata(format!("/proc/{pid}/root")).ok().map(|it| it.ino());
         let mut first = None;

@@ -58,19 +58,14 @@ fn execute_read_only() -> Result<()> {
     }
     let argv = process::StringVector::from_os(std::env::args_os())?;
     let envp = process::StringVector::from_environment(std::env::vars_os())?;
-    let unchangeable = read_only_mount(SELF).or_else(|errno| match errno {
+    let file = match read_only_mount(SELF) {
         // Root of a user namespace, which does not own the file in the first place.
-        Errno::EPERM if process::in_user_namespace() => Err(errno),
-        Errno::ENOSYS | Errno::EPERM => sealed_copy(exe),
-        errno => Err(errno),
-    });
-    match unchangeable {
-        Err(Errno::EPERM) if process::in_user_namespace() => Ok(()),
-        file => {
-            let file = file.at("make an unchangeable copy of", "/proc/self/exe")?;
-            Err(crate::Error::sys("execute", "/proc/self/exe", process::execve_fd(file.as_fd(), &argv, &envp)))
-        }
-    }
+        Err(Errno::EPERM) if process::in_user_namespace() => return Ok(()),
+        Err(Errno::ENOSYS | Errno::EPERM) => sealed_copy(exe),
+        mount => mount,
+    };
+    let file = file.at("make an unchangeable copy of", "/proc/self/exe")?;
+    Err(crate::Error::sys("execute", "/proc/self/exe", process::execve_fd(file.as_fd(), &argv, &envp)))
 }
 
 fn read_only_mount(name: &CStr) -> sys::Result<OwnedFd> {

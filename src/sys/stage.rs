@@ -119,7 +119,7 @@ impl Stage {
         let source = opened.as_ref().map_or(dir, AsFd::as_fd);
         let directory = path::fstat(source)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
         let recursive = if flags & AT_RECURSIVE == 0 { 0 } else { libc::MS_REC };
-        self.place(directory, |place| mount(Some(&link(source)?), &link(place)?, None, libc::MS_BIND | recursive, None))
+        self.place(directory, |place| self.bind(source, place, recursive))
     }
 
     /// In place of `fsopen(2)`, `fsconfig(2)` and `fsmount(2)`. `attributes` are `MOUNT_ATTR_*`.
@@ -145,8 +145,20 @@ impl Stage {
             }
         }
         let data = CString::new(data.join(b",".as_slice())).map_err(|_| Errno::EINVAL)?;
+        self.mount(Some(c"none"), target, Some(fstype), flags, Some(&data))
+    }
+
+    /// `mount(2)` on what `target` is a handle of; links of other descriptors are names in the working directory, too.
+    fn mount(
+        &self,
+        source: Option<&CStr>,
+        target: BorrowedFd<'_>,
+        fstype: Option<&CStr>,
+        flags: u64,
+        data: Option<&CStr>,
+    ) -> Result<()> {
         mount_at::fchdir(self.links.as_fd())?;
-        mount(Some(c"none"), &link(target)?, Some(fstype), flags, Some(&data))
+        mount(source, &link(target)?, fstype, flags, data)
     }
 
     /// Makes a place, mounts on it, and gives the mount.
@@ -160,22 +172,18 @@ impl Stage {
             mknodat(root, &name, libc::S_IFREG | 0o600, 0)?;
         }
         let open = || openat(root, &name, libc::O_PATH | libc::O_NOFOLLOW, 0);
-        let place = open()?;
-        mount_at::fchdir(self.links.as_fd())?;
-        make(place.as_fd())?;
+        make(open()?.as_fd())?;
         open()
     }
 
     /// In place of `move_mount(2)`.
     pub fn attach(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-        mount_at::fchdir(self.links.as_fd())?;
-        mount(Some(&link(from)?), &link(to)?, None, libc::MS_MOVE, None)
+        self.mount(Some(&link(from)?), to, None, libc::MS_MOVE, None)
     }
 
     /// Binds at once, with `MS_REC` or 0.
     pub fn bind(&self, source: BorrowedFd<'_>, target: BorrowedFd<'_>, recursive: u64) -> Result<()> {
-        mount_at::fchdir(self.links.as_fd())?;
-        mount(Some(&link(source)?), &link(target)?, None, libc::MS_BIND | recursive, None)
+        self.mount(Some(&link(source)?), target, None, libc::MS_BIND | recursive, None)
     }
 
     /// What procfs tells of a descriptor.
@@ -189,10 +197,9 @@ impl Stage {
         if attr.attr_set & MOUNT_ATTR_IDMAP != 0 {
             return Err(Errno::ENOSYS);
         }
-        mount_at::fchdir(self.links.as_fd())?;
         if attr.propagation != 0 {
             let flags = attr.propagation | if recursive { libc::MS_REC } else { 0 };
-            mount(None, &link(mounted)?, None, flags, None)?;
+            self.mount(None, mounted, None, flags, None)?;
         }
         if attr.attr_set == 0 && attr.attr_clr == 0 {
             return Ok(());
@@ -210,7 +217,7 @@ impl Stage {
     fn remount(&self, mounted: BorrowedFd<'_>, attr: &MountAttr) -> Result<()> {
         let now = attributes(path::mount_flags(mounted)?);
         let flags = flags(now & !attr.attr_clr | attr.attr_set);
-        mount(None, &link(mounted)?, None, libc::MS_REMOUNT | libc::MS_BIND | flags, None)
+        self.mount(None, mounted, None, libc::MS_REMOUNT | libc::MS_BIND | flags, None)
     }
 
     /// The mounts below a mount. One that another covers cannot be reached, and must not stay as it is unnoticed: `EBUSY`.
