@@ -134,6 +134,45 @@ fn a_new_network_namespace_has_only_loopback() {
     assert_eq!(output_of(sh("ls /sys/class/net | grep -v -e sit0 -e tunl0 -e ip6tnl0")), "lo");
 }
 
+/// What is begun before the configuration is parsed must not decide what the container gets.
+#[test]
+fn a_network_namespace_is_what_the_parsed_configuration_says() {
+    let t = Test::new();
+    let owner = t.bundle(long(spec()));
+    owner.up();
+    let theirs = namespace(&owner.pid().to_string(), "net");
+    let path = format!("/proc/{}/ns/net", owner.pid());
+    // A new one in words that only a parser knows, a joined one with the path on either side, none at all.
+    for (entry, joined) in [
+        (r#"{"type": "n\u0065twork"}"#.to_owned(), None),
+        (format!(r#"{{"type": "network", "path": "{path}"}}"#), Some(theirs.clone())),
+        (format!(r#"{{"path": "{path}", "type" : "network"}}"#), Some(theirs)),
+        (String::new(), Some(namespace("self", "net"))),
+    ] {
+        let c = t.bundle(sh("readlink /proc/self/ns/net; ip addr show lo").without_namespace("network"));
+        let config = fs::read_to_string(c.bundle.join("config.json")).unwrap();
+        let list = if entry.is_empty() {
+            config
+        } else {
+            config.replacen("\"namespaces\": [", &format!("\"namespaces\": [{entry},"), 1)
+        };
+        // The words by which a new one is begun ahead, where they mean nothing.
+        let list = list.replacen('{', r#"{"annotations": {"type": "network"},"#, 1);
+        fs::write(c.bundle.join("config.json"), list).unwrap();
+        let out = c.run().ok().stdout;
+        let (found, lo) = out.split_once('\n').unwrap();
+        match joined {
+            Some(joined) => assert_eq!(found, joined, "{entry}"),
+            None => {
+                assert_ne!(found, namespace("self", "net"), "{entry}");
+                assert!(lo.contains("UP"), "{entry}: {out}");
+            }
+        }
+    }
+    owner.kill_and_delete();
+    t.assert_nothing_left();
+}
+
 #[test]
 fn a_new_mount_namespace_hides_the_hosts_mounts() {
     let out = output_of(sh("cut -d' ' -f5 /proc/self/mountinfo"));

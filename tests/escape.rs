@@ -255,6 +255,28 @@ fn the_runtime_is_executed_read_only_before_it_has_started() {
     assert!(!out.stdout.contains(" 61"), "{out:?}");
 }
 
+/// A handle of one of the host's namespaces is a way into it (the class of CVE-2024-21626).
+#[test]
+fn init_holds_no_handle_of_a_namespace() {
+    let t = Test::new();
+    for spec in [sh("sleep 60"), sh("sleep 60").userns(700_000, 1000)] {
+        let c = t.bundle(spec);
+        c.create().ok();
+        let pid = c.pid();
+        let held: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+            .collect();
+        assert!(!held.is_empty());
+        for link in held {
+            let link = link.to_str().unwrap();
+            assert!(!["net:", "mnt:", "user:", "pid:", "cgroup:"].iter().any(|kind| link.starts_with(kind)), "{link}");
+        }
+        c.delete_force().ok();
+    }
+    t.assert_nothing_left();
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // symlinks in the rootfs (CVE-2019-16884, CVE-2021-30465, CVE-2025-31133, CVE-2025-52565, CVE-2025-52881)
 

@@ -594,6 +594,21 @@ fn descriptors_that_are_not_preserved_do_not_reach_the_program() {
 }
 
 #[test]
+fn no_handle_of_the_runtimes_takes_the_place_of_a_closed_descriptor() {
+    not_under!(Crun, "opens what is missing");
+    let t = Test::new();
+    let c = t.bundle(sh("for link in fd/0 ns/net fd/3; do readlink /proc/self/$link; done; true"));
+    let run = ["run", "--preserve-fds", "1", "--bundle", c.bundle.to_str().unwrap(), &c.id];
+    for _ in 0..20 {
+        let out = t.shell("exec 0<&- 3<&-; exec \"$@\"", &run).ok();
+        let links: Vec<_> = out.stdout.lines().collect();
+        assert_eq!((links.len(), links[0]), (2, "/dev/null"), "{out:?}");
+        assert_ne!(links[1], namespace("self", "net"));
+    }
+    t.assert_nothing_left();
+}
+
+#[test]
 fn listen_fds_reach_the_program_with_listen_pid_1() {
     not_under!(Crun, "sets no LISTEN_PID");
     let t = Test::new();

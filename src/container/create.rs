@@ -12,7 +12,7 @@ use oci_spec::runtime::{Hooks, LinuxIdMapping, Spec};
 
 use crate::cgroup;
 use crate::container::hooks::Kind;
-use crate::container::identity::ProcessId;
+use crate::container::identity::{self, ProcessId};
 use crate::container::namespaces::{Namespaces, host_id};
 use crate::container::net_devices;
 use crate::container::notify_socket::Proxy;
@@ -20,7 +20,7 @@ use crate::container::options::Options;
 use crate::container::pending::{Pending, undo};
 use crate::container::report::Report;
 use crate::container::running_hook;
-use crate::container::spawn::{Conversation, introduced, spawn};
+use crate::container::spawn::{Birth, BirthNetwork, Conversation, introduced, spawn};
 use crate::container::state::{Directory, Record, Root, Status, new_record, streams};
 use crate::error::{Error, Result};
 use crate::init::channel::{Channel, Message};
@@ -79,6 +79,7 @@ pub fn begin<'r>(root: &'r Root, id: &str, bundle: &Bundle, options: Options<'_>
                 directory,
                 record,
                 channel: made.channel,
+                identity: identity::identify(made.child.pid).ok().flatten(),
                 child: made.child,
                 init_file: made.init_file,
                 hooks_ran: made.hooks_ran,
@@ -278,8 +279,11 @@ impl<'a> Plan<'a> {
         let stage_offsets: Option<&dyn Fn() -> Result<()>> =
             if new_time && !in_user_namespace { Some(&write_offsets) } else { None };
         let staged = namespaces.needs_stage() || stage_offsets.is_some();
+        let network = if staged { None } else { birth_network(namespaces, spec, procfs)? };
+        let network_made = network.is_some();
         let stage_line = line.try_clone()?;
-        spawn(namespaces, stage_offsets, birthplace, channel, stage_line, creators, || {
+        let birth = Birth { cgroup: birthplace, network };
+        spawn(namespaces, stage_offsets, birth, channel, stage_line, creators, || {
             Init {
                 record,
                 spec,
@@ -287,6 +291,7 @@ impl<'a> Plan<'a> {
                 gate,
                 namespaces,
                 staged,
+                network_made,
                 rootfs,
                 process: process.clone(),
                 sysctl,
@@ -434,6 +439,18 @@ impl Created {
             Some(other) => Err(Error::Other(format!("init said {other:?} instead of executing the program"))),
         }
     }
+}
+
+/// The network namespace that was begun before all else, where it serves. A sysfs can be mounted only by the owner of its
+/// network namespace, who is not in the container's user namespace; and the root of a user namespace that has the host's
+/// network could not come back to it.
+fn birth_network(namespaces: &Namespaces, spec: &Spec, procfs: &Procfs) -> Result<Option<BirthNetwork>> {
+    let new = |flag: i32| namespaces.new & flag != 0;
+    let sysfs = || spec.mounts().iter().flatten().any(|mount| mount.typ().as_deref() == Some("sysfs"));
+    if !new(libc::CLONE_NEWNET) || (new(libc::CLONE_NEWUSER) && sysfs()) {
+        return Ok(None);
+    }
+    sys::entry::network().map(|namespace| BirthNetwork::prepare(namespace, procfs)).transpose().map(Option::flatten)
 }
 
 fn has_creator_hooks(hooks: &Hooks) -> bool {

@@ -46,6 +46,8 @@ pub struct Pending<'r> {
     pub(super) record: Record,
     pub(super) channel: Channel,
     pub(super) child: Child,
+    /// Init, looked at while it sets itself up.
+    pub(super) identity: Option<ProcessId>,
     pub(super) init_file: OwnedFd,
     /// All its processes end with the first one, or are the host's mount namespace's.
     pub(super) alone: bool,
@@ -95,8 +97,11 @@ impl Pending<'_> {
         let conversation = Conversation { channel: &self.channel, child: &self.child.pidfd };
         let mut take = || self.deliver_listener();
         conversation.expect_ready(if self.notifier.is_some() { Some(&mut take) } else { None })?;
-        let init = identity::identify(pid)?
-            .ok_or_else(|| Error::Other("the container's first process has ended unexpectedly".to_owned()))?;
+        let init = match self.identity {
+            Some(init) => init,
+            None => identity::identify(pid)?
+                .ok_or_else(|| Error::Other("the container's first process has ended unexpectedly".to_owned()))?,
+        };
         if let Some(file) = &self.pid_file {
             pid_file::write(file, pid)?;
         }

@@ -9,9 +9,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::container::namespaces::Namespaces;
 use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message, failure};
+use crate::init::procfs::Procfs;
 use crate::sys::clone::{Child, CloneArgs, clone3};
 use crate::sys::wait::close_copies;
-use crate::sys::{Errno, pidfd, process, socket};
+use crate::sys::{Errno, path, pidfd, process, socket};
 
 /// Flags that go into the clone that makes init. The cgroup namespace is unshared by init itself, once it
 /// is in its cgroups, and the network namespace, which takes the kernel longest, while the creator makes those; the
@@ -19,6 +20,53 @@ use crate::sys::{Errno, pidfd, process, socket};
 /// too: its message queues belong to whom the maker is then, who is nobody before the ids are mapped.
 const IN_CLONE: i32 =
     libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+
+/// Where init is born.
+#[derive(Debug)]
+pub struct Birth<'a> {
+    /// The cgroup v2 directory.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// The network namespace. Not with a stage.
+    pub network: Option<BirthNetwork>,
+}
+
+/// A network namespace that the creator enters for as long as it takes to make init.
+#[derive(Debug)]
+pub struct BirthNetwork {
+    namespace: OwnedFd,
+    own: OwnedFd,
+}
+
+impl BirthNetwork {
+    /// Takes a namespace, where the creator may come back to its own.
+    ///
+    /// # Errors
+    /// As `open(2)` of `/proc/self/ns/net`.
+    pub fn prepare(namespace: OwnedFd, procfs: &Procfs) -> Result<Option<BirthNetwork>> {
+        let own = path::openat(procfs.as_fd(), c"self/ns/net", libc::O_RDONLY, 0).at("open", "/proc/self/ns/net")?;
+        // Going to where it is asks for what coming back will ask for.
+        let may_return = process::setns(own.as_fd(), libc::CLONE_NEWNET).is_ok();
+        Ok(may_return.then_some(BirthNetwork { namespace, own }))
+    }
+
+    /// Makes init in it.
+    fn clone(&self, args: CloneArgs<'_>, init: impl FnOnce() -> i32) -> Result<Child> {
+        process::setns(self.namespace.as_fd(), libc::CLONE_NEWNET).at("join", "the network namespace")?;
+        let child = clone3(args, || {
+            // Nobody in the container is to find the host's.
+            close_copies(&[self.own.as_fd(), self.namespace.as_fd()]);
+            init()
+        });
+        let child = child.map_err(refused);
+        let back =
+            process::setns(self.own.as_fd(), libc::CLONE_NEWNET).at("go back to", "the creator's network namespace");
+        if let (Err(_), Ok(child)) = (&back, &child) {
+            let _ = pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+            let _ = pidfd::wait(child.pidfd.as_fd(), true);
+        }
+        back.and(child)
+    }
+}
 
 /// Makes init, which runs `init`. `line` is init's end of the line: the stage uses it too. `creators` are the creator's
 /// alone: a copy of its end of the line would hide its death, one of the lock would outlive it.
@@ -28,7 +76,7 @@ const IN_CLONE: i32 =
 pub fn spawn(
     namespaces: &Namespaces,
     time_offsets: Option<&dyn Fn() -> Result<()>>,
-    cgroup: Option<BorrowedFd<'_>>,
+    birth: Birth<'_>,
     creator: &Channel,
     line: Channel,
     creators: &[BorrowedFd<'_>],
@@ -41,11 +89,15 @@ pub fn spawn(
             close_copies(creators);
             init()
         };
-        return clone3(CloneArgs { namespaces: flags, cgroup, sibling: false }, init).map_err(refused);
+        let args = CloneArgs { namespaces: flags, cgroup: birth.cgroup, sibling: false };
+        return match birth.network {
+            Some(network) => network.clone(args, init),
+            None => clone3(args, init).map_err(refused),
+        };
     }
     // The stage is born in the cgroup, and init in the stage's: inside a joined user namespace the
     // clone would not be allowed to choose.
-    let stage = clone3(CloneArgs { namespaces: 0, cgroup, sibling: false }, || {
+    let stage = clone3(CloneArgs { namespaces: 0, cgroup: birth.cgroup, sibling: false }, || {
         close_copies(creators);
         match self::stage(namespaces, time_offsets, flags, &line, init) {
             Ok(()) => 0,

@@ -3,6 +3,7 @@
 //! The creator has decided and opened everything before the clone; init is a copy of it that only
 //! carries out. It talks to the creator over a [`channel`] and waits at a gate for `start`.
 
+mod cgroups;
 pub mod channel;
 pub mod console;
 pub mod intel_rdt;
@@ -52,6 +53,8 @@ pub struct Init<'a> {
     pub namespaces: &'a Namespaces,
     /// See `namespaces`.
     pub staged: bool,
+    /// Init was born in the new network namespace.
+    pub network_made: bool,
     /// The root filesystem, planned and opened.
     pub rootfs: &'a mut Rootfs,
     /// The program and its attributes.
@@ -165,7 +168,7 @@ impl Init<'_> {
         if self.new_keyring {
             keyring::join(&self.record.id)?;
         }
-        if self.namespaces.new & libc::CLONE_NEWNET != 0 {
+        if self.namespaces.new & libc::CLONE_NEWNET != 0 && !self.network_made {
             calls::unshare(libc::CLONE_NEWNET).at("unshare", "the network namespace")?;
             loopback::up()?;
         }
@@ -173,9 +176,18 @@ impl Init<'_> {
         if self.rootfs.is_lent() {
             self.borrow()?;
         }
-        let payload = self.enter_cgroups()?;
         self.namespaces.enter_mount()?;
-        self.rootfs.mount(self.namespaces.late_pid().map(|join| join.opened()).transpose()?)?;
+        let pid_namespace = self.namespaces.late_pid().map(|join| join.opened()).transpose()?;
+        let own_namespace = self.own_cgroup_namespace();
+        let (channel, mut payload) = (&self.channel, None);
+        self.rootfs.mount(pid_namespace, &mut || {
+            payload = Some(cgroups::enter(channel, own_namespace)?);
+            Ok(())
+        })?;
+        let payload = match payload {
+            Some(entry) => entry,
+            None => cgroups::enter(channel, own_namespace)?,
+        };
         self.create_hooks()?;
         self.rootfs.enter()?;
         self.process.make_cwd()?;
@@ -232,28 +244,14 @@ impl Init<'_> {
         Ok(())
     }
 
-    /// Enters the cgroups, which the creator has made meanwhile; gives those that the payload enters.
-    fn enter_cgroups(&self) -> Result<cgroup::Entry> {
-        let Some((Message::Cgroups(own, payload, into), mut tasks)) = self.channel.receive_with()? else {
-            return Err(creator_ended());
-        };
-        let (own, payload) = (usize::from(own), usize::from(payload));
-        if tasks.len() != own + payload + usize::from(into) {
-            return Err(Error::Other("not every way into the cgroups has arrived".to_owned()));
-        }
-        let into = if into { tasks.pop() } else { None };
-        let payload = cgroup::Entry { tasks: tasks.split_off(own), into };
-        cgroup::Entry { tasks, into: None }.enter()?;
-        // A payload of its own makes its own namespace. From within one of init's it could not be born beside init, where
-        // the hierarchy is mounted with `nsdelegate`; but what is mounted of the cgroups here must not show the host's.
+    /// Whether init makes its own cgroup namespace. A payload of its own makes its own: from within one of init's it could
+    /// not be born beside init, where the hierarchy is mounted with `nsdelegate`; but what is mounted of the cgroups here
+    /// must not show the host's.
+    fn own_cgroup_namespace(&self) -> bool {
         let mounted =
             |mount: &oci_spec::runtime::Mount| mount.typ().as_deref().is_some_and(|it| it.starts_with("cgroup"));
-        let own = self.reaper.is_none() || self.spec.mounts().iter().flatten().any(mounted);
-        if own && self.namespaces.new & libc::CLONE_NEWCGROUP != 0 {
-            // Only now: a cgroup namespace's root is the cgroup that its creator is in.
-            calls::unshare(libc::CLONE_NEWCGROUP).at("unshare", "the cgroup namespace")?;
-        }
-        Ok(payload)
+        self.namespaces.new & libc::CLONE_NEWCGROUP != 0
+            && (self.reaper.is_none() || self.spec.mounts().iter().flatten().any(mounted))
     }
 
     /// In a user namespace of the container, init acts as its root.

@@ -1,12 +1,11 @@
-//! The read-only mount that this program was executed from, where the words of its command line have asked for one.
-//!
-//! The execution itself is the `rustbox-entry` crate's: it comes before the C library. It leaves one descriptor open,
-//! because a detached mount ends with its last one, and the end waits for RCU.
+//! What the `rustbox-entry` crate has begun before the C library, where the words of the command line have asked for it:
+//! the read-only mount that this program was executed from, of which one descriptor is left, because a detached mount ends
+//! with its last one, and the end waits for RCU; and a network namespace.
 
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
-mod held {
+mod begun {
     use std::ffi::CStr;
-    use std::os::fd::BorrowedFd;
+    use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use rustbox_entry::HELD;
@@ -35,15 +34,27 @@ mod held {
             unsafe { libc::close(HELD) };
         }
     }
+
+    /// A new network namespace of the caller's user namespace, its loopback interface up: once, where one was begun and
+    /// could be made.
+    pub fn network() -> Option<OwnedFd> {
+        // SAFETY: the thread has made the descriptor for whoever takes it, and it is given once.
+        rustbox_entry::network::take().map(|namespace| unsafe { OwnedFd::from_raw_fd(namespace) })
+    }
 }
 
 #[cfg(not(all(target_arch = "x86_64", target_env = "gnu")))]
-mod held {
+mod begun {
     /// There is none on this architecture.
     pub fn adopt() {}
 
     /// There is none on this architecture.
     pub fn let_go() {}
+
+    /// There is none on this architecture.
+    pub fn network() -> Option<std::os::fd::OwnedFd> {
+        None
+    }
 }
 
-pub use held::{adopt, let_go};
+pub use begun::{adopt, let_go, network};

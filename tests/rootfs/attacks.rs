@@ -128,7 +128,7 @@ fn symlinked_console() -> Outcome {
         use std::os::fd::AsFd;
         let words = |error: rustbox::Error| error.to_string();
         let terminal = fs::File::open("/dev/zero").map_err(|error| error.to_string())?;
-        rootfs.mount(None).map_err(words)?;
+        rootfs.mount(None, &mut || Ok(())).map_err(words)?;
         rootfs.enter().map_err(words)?;
         match rootfs.finish(Some(terminal.as_fd())) {
             Ok(()) => Err("nothing was refused".into()),

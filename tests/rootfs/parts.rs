@@ -249,7 +249,7 @@ fn console() -> Outcome {
     let sandbox = default_sandbox();
     sandbox.run(|rootfs| {
         use std::os::fd::AsFd;
-        rootfs.mount(None).map_err(text)?;
+        rootfs.mount(None, &mut || Ok(())).map_err(text)?;
         rootfs.enter().map_err(text)?;
         let leader = nix::pty::posix_openpt(nix::fcntl::OFlag::O_RDWR).map_err(text)?;
         nix::pty::unlockpt(&leader).map_err(text)?;

@@ -82,7 +82,7 @@ impl Sandbox {
     pub fn enter(&self, look: impl FnOnce() -> Outcome) -> Outcome {
         self.run(|rootfs| {
             let words = |error: rustbox::Error| error.to_string();
-            rootfs.mount(None).map_err(words)?;
+            rootfs.mount(None, &mut || Ok(())).map_err(words)?;
             rootfs.enter().map_err(words)?;
             rootfs.finish(None).map_err(words)?;
             look()

@@ -213,14 +213,24 @@ impl Rootfs {
     }
 
     /// In the child: everything up to the `createContainer` hooks. `pid_namespace` is the one that it has yet to enter.
+    /// `enter_cgroups` is called once, before the first mount that shows them or is charged to them, if there is one.
     ///
     /// # Errors
     /// Of the first step that fails, with the mount's JSON path where it is one.
-    pub fn mount(&mut self, pid_namespace: Option<BorrowedFd<'_>>) -> Result<()> {
+    pub fn mount(
+        &mut self,
+        pid_namespace: Option<BorrowedFd<'_>>,
+        enter_cgroups: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
         let mut tree = Tree::new(self.bind_root()?);
         let old_umask = umask(0);
         let mut sources = std::mem::take(&mut self.opened.mounts).into_iter();
+        let mut entered = false;
         for planned in &self.plan.mounts {
+            if !entered && planned.needs_cgroups() {
+                enter_cgroups()?;
+                entered = true;
+            }
             let late = mounts::make(&mut tree, planned, sources.next().flatten(), &self.context, pid_namespace)?;
             if let Some(mount) = late {
                 self.late.push((mount, format!("/{}", planned.destination)));

@@ -199,6 +199,18 @@ impl PlannedMount {
         matches!(self.kind, MountKind::Bind { .. })
     }
 
+    /// Whether the mount may show the container's cgroups, or be charged to them with more than itself.
+    pub fn needs_cgroups(&self) -> bool {
+        match &self.kind {
+            MountKind::Bind { .. } => false,
+            MountKind::Filesystem { fstype, .. } => {
+                let light: [&[u8]; 5] = [b"proc", b"sysfs", b"tmpfs", b"devpts", b"mqueue"];
+                self.options.tmpcopyup || !light.contains(&fstype.as_bytes())
+            }
+            MountKind::Remount { .. } | MountKind::Cgroup => true,
+        }
+    }
+
     /// A tmpfs becomes read-only last: mount points and devices may have to be made in it.
     pub fn late_readonly(&self) -> bool {
         self.options.flags & MS_RDONLY != 0

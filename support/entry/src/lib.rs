@@ -8,11 +8,15 @@
 //!
 //! It may be wrong either way at the cost of time only: `cli::exe::protect` decides by the parsed configuration.
 //!
+//! A container's new network namespace is begun here, too, by a thread ([`network`]): nothing takes the kernel longer.
+//!
 //! Nothing is relocated yet: no function of another crate but inlined ones, no static that holds an address, no panic, no
 //! thread-local. `no_builtins` keeps the compiler from putting calls of `memcmp` and the like in place of loops.
 #![no_std]
 #![no_builtins]
 #![cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+
+pub mod network;
 
 use core::arch::{asm, naked_asm};
 use core::mem::MaybeUninit;
@@ -44,11 +48,19 @@ unsafe extern "C" fn early(stack: *const usize) {
     unsafe {
         let count = *stack;
         let words: *const Word = stack.add(1).cast();
-        if let Some(called) = called(words, count)
-            && may_be_written()
-            && (called.executes || lacks_user_namespace(called.bundle))
-        {
-            execute_read_only(words, words.add(count + 1));
+        match called(words, count) {
+            Called::Judge => network::begin(),
+            Called::Exec if may_be_written() => execute_read_only(words, words.add(count + 1)),
+            Called::Create(bundle) => {
+                let wanted = namespaces(bundle);
+                if !wanted.user && may_be_written() {
+                    execute_read_only(words, words.add(count + 1));
+                }
+                if wanted.network && !wanted.user {
+                    network::begin();
+                }
+            }
+            Called::Exec | Called::Other => {}
         }
     }
 }
@@ -56,19 +68,23 @@ unsafe extern "C" fn early(stack: *const usize) {
 /// A string that ends in a null byte.
 type Word = *const u8;
 
-/// A command that enters a container.
-struct Called {
-    /// It is `exec`, whose container is not looked at.
-    executes: bool,
-    /// The bundle of `create` and `run`.
-    bundle: Word,
+/// What the words call.
+enum Called {
+    /// `exec`, whose container is not looked at.
+    Exec,
+    /// `create` or `run` of a bundle.
+    Create(Word),
+    /// `run` of what is judged without a bundle: in a sandbox that has a user namespace and a network namespace.
+    Judge,
+    /// Nothing that enters a container, or nothing that is to be done.
+    Other,
 }
 
-/// The command that the words call, where it enters a container that may be of the host's root.
+/// The command that the words call.
 ///
 /// # Safety
 /// `words` are `count` strings.
-unsafe fn called(words: *const Word, count: usize) -> Option<Called> {
+unsafe fn called(words: *const Word, count: usize) -> Called {
     let mut command = 0;
     let mut bundle: Word = c".".as_ptr().cast();
     let mut at = 1;
@@ -79,11 +95,12 @@ unsafe fn called(words: *const Word, count: usize) -> Option<Called> {
             if command == 0 && (starts(word, b"create\0") || starts(word, b"run\0")) {
                 command = *word;
             } else if command == 0 && starts(word, b"exec\0") {
-                return Some(Called { executes: true, bundle });
+                return Called::Exec;
+            } else if command == 0 && starts(word, b"--dry-run\0") {
+                return Called::Other;
             } else if command == b'r' && (starts(word, b"--\0") || starts(word, b"--code") || starts(word, b"--source"))
             {
-                // What is judged without a bundle has a user namespace.
-                return None;
+                return Called::Judge;
             } else if starts(word, b"-b\0") || starts(word, b"--bundle\0") {
                 at += 1;
                 if at < count {
@@ -95,7 +112,7 @@ unsafe fn called(words: *const Word, count: usize) -> Option<Called> {
         }
         at += 1;
     }
-    if command == 0 { None } else { Some(Called { executes: false, bundle }) }
+    if command == 0 { Called::Other } else { Called::Create(bundle) }
 }
 
 /// Whether a word begins with these bytes; with a null at their end, whether it is these.
@@ -114,20 +131,29 @@ unsafe fn starts(word: Word, with: &[u8]) -> bool {
     true
 }
 
-/// Whether the bundle has a config.json that nowhere says `"type": "user"`.
+/// What a configuration says of namespaces.
+struct Wanted {
+    /// It has a user namespace, or cannot be read.
+    user: bool,
+    /// It has a network namespace without a path.
+    network: bool,
+}
+
+/// What the bundle's config.json says of namespaces.
 ///
 /// # Safety
 /// `bundle` is a string.
-unsafe fn lacks_user_namespace(bundle: Word) -> bool {
+unsafe fn namespaces(bundle: Word) -> Wanted {
     const O_PATH_DIRECTORY: usize = 0o12_200_000;
     const O_NONBLOCK_NOCTTY: usize = 0o4_400;
+    let unreadable = Wanted { user: true, network: false };
     // SAFETY: the kernel reads strings and fills a `stat`, whose size stands at its byte 48; the mapping is as long as it.
     unsafe {
         let dir = call(OPENAT, [AT_FDCWD, bundle as usize, O_PATH_DIRECTORY, 0, 0]);
         let file = call(OPENAT, [dir as usize, c"config.json".as_ptr() as usize, O_NONBLOCK_NOCTTY, 0, 0]);
         call(CLOSE, [dir as usize, 0, 0, 0, 0]);
         if file < 0 {
-            return false;
+            return unreadable;
         }
         let mut stat = MaybeUninit::<[usize; 18]>::uninit();
         let known = call(FSTAT, [file as usize, stat.as_mut_ptr() as usize, 0, 0, 0]);
@@ -135,21 +161,20 @@ unsafe fn lacks_user_namespace(bundle: Word) -> bool {
         let text = map(file as usize, length);
         call(CLOSE, [file as usize, 0, 0, 0, 0]);
         if text.is_null() {
-            return false;
+            return unreadable;
         }
-        let lacks = !names_user_namespace(text, length);
+        let wanted = named(text, length);
         call(MUNMAP, [text as usize, length, 0, 0, 0]);
-        lacks
+        wanted
     }
 }
 
-/// Whether the text has `"type": "user"` somewhere.
+/// What the text says of namespaces: `"type": "user"`, and `"type": "network"` in an object without `"path"`.
 ///
 /// # Safety
 /// `text` is as long as `length` says.
-unsafe fn names_user_namespace(text: *const u8, length: usize) -> bool {
-    const TYPE: &[u8] = b"\"type\"";
-    const USER: &[u8] = b"\"user\"";
+unsafe fn named(text: *const u8, length: usize) -> Wanted {
+    let mut wanted = Wanted { user: false, network: false };
     // SAFETY: every index is compared with `length` first.
     let has = |at: usize, what: &[u8]| unsafe {
         let mut same = 0;
@@ -159,27 +184,27 @@ unsafe fn names_user_namespace(text: *const u8, length: usize) -> bool {
         same == what.len()
     };
     // SAFETY: the same.
-    let blank = |at: usize| unsafe { at < length && (*text.add(at)).is_ascii_whitespace() };
+    let byte = |at: usize| unsafe { if at < length { *text.add(at) } else { 0 } };
+    // Since the last brace, there was a path, a new network.
+    let (mut path, mut network) = (false, false);
     let mut at = 0;
     while at < length {
-        if has(at, TYPE) {
-            let mut value = at + TYPE.len();
-            while blank(value) {
+        if byte(at) == b'{' || byte(at) == b'}' {
+            wanted.network |= network && !path;
+            (path, network) = (false, false);
+        } else if has(at, b"\"path\"") {
+            path = true;
+        } else if has(at, b"\"type\"") {
+            let mut value = at + b"\"type\"".len();
+            while byte(value).is_ascii_whitespace() || byte(value) == b':' {
                 value += 1;
             }
-            if has(value, b":") {
-                value += 1;
-                while blank(value) {
-                    value += 1;
-                }
-                if has(value, USER) {
-                    return true;
-                }
-            }
+            wanted.user |= has(value, b"\"user\"");
+            network |= has(value, b"\"network\"");
         }
         at += 1;
     }
-    false
+    wanted
 }
 
 const SELF: &core::ffi::CStr = c"/proc/self/exe";
