@@ -229,6 +229,11 @@ sanitize: deps-test ## the library's tests under AddressSanitizer (minutes)
 reproducible: deps ## build the release twice, at two places, and compare (a quarter of an hour)
 	integration/ci/reproducible $(TARGET_DIR)/reproducible
 
+.PHONY: order
+order: deps-bench ## find the functions that most commands execute, which the linker places beside each other
+	CARGO_PROFILE_RELEASE_STRIP=none cargo build --release --locked --target-dir $(TARGET_DIR)/order
+	$(PYTHON) integration/bench/order $(TARGET_DIR)/order/$(HOST)/release/rustbox support/order/functions.txt
+
 .PHONY: unsafe-docs
 unsafe-docs: ## write the inventory of unsafe code, docs/unsafe.md
 	integration/ci/unsafe >docs/unsafe.md

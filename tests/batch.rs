@@ -165,6 +165,29 @@ fn a_result_is_what_run_prints_with_the_id_of_the_job() {
     assert_eq!(result, run);
 }
 
+/// What fails before anything runs has an end to be told, as any other, before its number may be another's.
+#[test]
+fn a_job_that_fails_at_once_loses_no_result() {
+    rustbox_only!();
+    let test = Test::new();
+    let (bad, good) = ("{\"id\":\"bad\",\"time\":0,\"code\":\"true\"}\n", "{\"id\":\"good\",\"code\":\"true\"}\n");
+    for (lines, ids) in [
+        (bad.to_owned(), &["bad"][..]),
+        (bad.to_owned() + good, &["bad", "good"]),
+        (good.to_owned() + bad, &["bad", "good"]),
+        (bad.to_owned() + bad + good + good + bad, &["bad", "bad", "bad", "good", "good"]),
+    ] {
+        let out = batch(&test, &["-j", "4"], &lines).code(1);
+        let results = results(&out.stdout);
+        let mut found: Vec<_> = results.iter().map(|result| result["id"].as_str().unwrap_or_default()).collect();
+        found.sort_unstable();
+        assert_eq!(found, ids, "{out:?}");
+        for result in &results {
+            assert_eq!(result["error"].is_object(), result["id"] == "bad", "{result}");
+        }
+    }
+}
+
 #[test]
 fn a_broken_line_has_an_error_and_the_others_run() {
     rustbox_only!();

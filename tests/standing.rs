@@ -84,7 +84,7 @@ fn a_change_killed_at_any_call_has_happened_or_not() {
             }
         }
     }
-    assert!(killed > 40, "killed only {killed} times");
+    assert!(killed > 30, "killed only {killed} times");
     assert!(history(&t).len() > 40);
 }
 

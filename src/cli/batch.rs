@@ -5,7 +5,6 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use indicatif::ProgressBar;
 
@@ -55,12 +54,11 @@ pub struct Args {
 
 /// Runs `batch`: 0 every line has a verdict, 1 some have an error instead, 2 usage, 3 some verdict is IE or the batch was
 /// stopped, 4 refused.
-pub fn main(global: &Global, args: &Args) -> ExitCode {
-    let status = run(global, args).unwrap_or_else(|error| {
+pub fn main(global: &Global, args: &Args) -> u8 {
+    run(global, args).unwrap_or_else(|error| {
         global.log().error(&error.to_string());
         run_judge::failure(&error)
-    });
-    ExitCode::from(status)
+    })
 }
 
 fn run(global: &Global, args: &Args) -> Result<u8> {

@@ -1,7 +1,5 @@
 //! `rustbox calibrate`.
 
-use std::process::ExitCode;
-
 use crate::cli::{Global, exe, progress, run_judge, say, say_json};
 use crate::error::Result;
 use crate::judge::calibrate::{Calibration, Series, Spread, calibrate, total};
@@ -22,14 +20,14 @@ pub struct Args {
 }
 
 /// Runs `calibrate`: 0, or as `run` where it cannot judge.
-pub fn main(global: &Global, args: &Args) -> ExitCode {
-    ExitCode::from(match run(global, args) {
+pub fn main(global: &Global, args: &Args) -> u8 {
+    match run(global, args) {
         Ok(()) => 0,
         Err(error) => {
             global.log().error(&error.to_string());
             run_judge::failure(&error)
         }
-    })
+    }
 }
 
 fn run(global: &Global, args: &Args) -> Result<()> {

@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec, User};
 
@@ -75,13 +74,13 @@ pub struct Args {
 }
 
 /// Runs `exec`. A process that could not be started is status 255, as with runc.
-pub fn main(global: &Global, args: Args) -> ExitCode {
+pub fn main(global: &Global, args: Args) -> u8 {
     match run(global, &args) {
-        Ok(status) => ExitCode::from(status),
+        Ok(status) => status,
         Err(error @ Error::Usage(_)) => report(global, &error),
         Err(error) => {
             report(global, &error);
-            ExitCode::from(255)
+            255
         }
     }
 }

@@ -1,7 +1,5 @@
 //! `rustbox health`: whether this worker can be trusted, what dead commands have left of it, and its removal.
 
-use std::process::ExitCode;
-
 use crate::cli::{Global, say, say_json};
 use crate::error::{Error, Result};
 use crate::worker::check::{absolve, check};
@@ -48,12 +46,12 @@ pub struct Args {
 
 /// Runs `health`. Exit status 0: healthy, or clean; 1: unhealthy, something is left, or the worker cannot be looked at; 2:
 /// quarantined, also after a recovery that has left nothing.
-pub fn main(global: &Global, args: &Args) -> ExitCode {
+pub fn main(global: &Global, args: &Args) -> u8 {
     match run(global, args) {
-        Ok(status) => ExitCode::from(status),
+        Ok(status) => status,
         Err(error) => {
             global.log().error(&error.to_string());
-            ExitCode::from(if matches!(error, Error::Usage(_)) { USAGE } else { 1 })
+            if matches!(error, Error::Usage(_)) { USAGE } else { 1 }
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use crate::cgroup::{Controller, Layout};
 use crate::cli::{Global, run_judge, say};
@@ -160,8 +159,8 @@ pub fn rewrite(arguments: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// Runs `isolate`.
-pub fn main(global: &Global, args: &Args) -> ExitCode {
-    ExitCode::from(act(global, args).unwrap_or_else(|error| {
+pub fn main(global: &Global, args: &Args) -> u8 {
+    act(global, args).unwrap_or_else(|error| {
         global.log().error(&error.to_string());
         if let Some(file) = args.meta.as_deref().filter(|_| args.run)
             && let Err(error) = write_meta(file, &meta::failed(&error.to_string()))
@@ -169,7 +168,7 @@ pub fn main(global: &Global, args: &Args) -> ExitCode {
             global.log().error(&error.to_string());
         }
         2
-    }))
+    })
 }
 
 fn act(global: &Global, args: &Args) -> Result<u8> {

@@ -1,7 +1,5 @@
 //! `rustbox languages`.
 
-use std::process::ExitCode;
-
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -38,12 +36,10 @@ pub(super) struct Entry {
 }
 
 /// Runs `languages`.
-pub fn main(global: &Global, args: &Args) -> ExitCode {
+pub fn main(global: &Global, args: &Args) -> u8 {
     match entries(args).and_then(|entries| print(args, &entries).map(|()| entries)) {
-        Ok(entries) if !args.names.is_empty() && entries.iter().any(|entry| !entry.toolchain.found) => {
-            ExitCode::FAILURE
-        }
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(entries) if !args.names.is_empty() && entries.iter().any(|entry| !entry.toolchain.found) => 1,
+        Ok(_) => 0,
         Err(error) => report(global, &error),
     }
 }

@@ -39,7 +39,6 @@ pub mod update;
 pub mod verdict;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
@@ -89,21 +88,21 @@ struct Version {
 }
 
 /// Runs the command line and gives its exit status.
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn main() -> u8 {
     entry::adopt();
-    let arguments = global::join_rootless(isolate::rewrite(arguments.into_iter().collect()));
+    let arguments = global::join_rootless(isolate::rewrite(std::env::args_os().collect()));
     let (global, command) = match parse(&arguments) {
         Ok(parsed) => parsed,
         Err(error) => {
             // Where even this cannot be printed, nobody is there to read it.
             let _ = error.print();
             let shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return ExitCode::from(if shown { 0 } else { usage_status(&arguments) });
+            return if shown { 0 } else { usage_status(&arguments) };
         }
     };
     if let Err(error) = global.log().open() {
         log::complain(&error.to_string());
-        return ExitCode::FAILURE;
+        return 1;
     }
     global.log().debug(|| format!("command: {command:?}"));
     let place = global.clone();
@@ -118,7 +117,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     status
 }
 
-fn dispatch(global: &Global, command: Command) -> ExitCode {
+fn dispatch(global: &Global, command: Command) -> u8 {
     let done = match command {
         Command::Create(args) => create::main(global, args),
         Command::Start(args) => start::main(global, &args),
@@ -150,7 +149,7 @@ fn dispatch(global: &Global, command: Command) -> ExitCode {
         Command::Completions(args) => manual::completions(&args),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => report(global, &error),
     }
 }
@@ -183,7 +182,7 @@ fn usage_status(arguments: &[OsString]) -> u8 {
 }
 
 /// Says an error once, on stderr and in the log, and gives the exit status that belongs to it.
-pub fn report(global: &Global, error: &Error) -> ExitCode {
+pub fn report(global: &Global, error: &Error) -> u8 {
     global.log().error(&error.to_string());
     if let Some((id, left, orphans)) = unclean(error)
         && let Err(error) = not_clean(&global.standing(), id, &left, orphans)
@@ -195,11 +194,11 @@ pub fn report(global: &Global, error: &Error) -> ExitCode {
     {
         global.log().warn(&format!("this kernel, or a filter around this process, lacks system calls: {calls}"));
     }
-    ExitCode::from(match error {
+    match error {
         Error::Usage(_) => 2,
         Error::Quarantined(_) => 4,
         _ => 1,
-    })
+    }
 }
 
 /// Counts a cleanup that was not proved. One orphan is enough for a quarantine: whatever moved it may have moved others.

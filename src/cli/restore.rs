@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use crate::cli::checkpoint::ImageArgs;
 use crate::cli::create::BundleArgs;
@@ -49,9 +48,9 @@ pub struct Args {
 }
 
 /// Runs `restore`: in the foreground the program's exit status is the command's.
-pub fn main(global: &Global, args: &Args) -> ExitCode {
+pub fn main(global: &Global, args: &Args) -> u8 {
     match run(global, args) {
-        Ok(status) => ExitCode::from(status),
+        Ok(status) => status,
         Err(error) => report(global, &error),
     }
 }

@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use crate::cli::create::BundleArgs;
 use crate::cli::judge_args::JudgeArgs;
@@ -43,7 +42,7 @@ pub struct Args {
 }
 
 /// Runs `run`.
-pub fn main(global: &Global, args: Args) -> ExitCode {
+pub fn main(global: &Global, args: Args) -> u8 {
     match args.judge.asked() {
         Ok(true)
             if args.detach
@@ -68,7 +67,7 @@ pub fn main(global: &Global, args: Args) -> ExitCode {
         Err(error) => return report(global, &error),
     }
     match container(global, &args) {
-        Ok(status) => ExitCode::from(status),
+        Ok(status) => status,
         Err(error) => report(global, &error),
     }
 }

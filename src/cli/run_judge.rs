@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -26,7 +25,7 @@ use crate::worker::standing::Standing;
 
 /// Judges, prints, and gives the exit status: 0 OK, 1 another verdict about the program, 2 usage or invalid input, 3 an
 /// internal error, 4 refused.
-pub fn main(global: &Global, run: &run::Args) -> ExitCode {
+pub fn main(global: &Global, run: &run::Args) -> u8 {
     let run::Args { judge: args, tests, evidence, id, .. } = run;
     let (bundle, id) = (&run.bundle.bundle, id.as_deref());
     let status = tests.asked().and_then(|many| match many {
@@ -34,13 +33,13 @@ pub fn main(global: &Global, run: &run::Args) -> ExitCode {
         true => run_tests::run(global, args, tests, id),
         false => judge_one(global, args, bundle, id, evidence.as_deref()),
     });
-    ExitCode::from(match status {
+    match status {
         Ok(status) => u8::try_from(status).unwrap_or(3),
         Err(error) => {
             global.log().error(&error.to_string());
             failure(&error)
         }
-    })
+    }
 }
 
 fn judge_one(

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use serde_json::Value;
 
@@ -33,12 +32,12 @@ pub struct Args {
 
 /// Of a container: 0 where there is a verdict or it runs, 1 where there is none. Judging again: 0 where the evidence gives
 /// the stored verdict, 1 where it gives another. 2 for usage and for what is no stored run.
-pub fn main(global: &Global, args: &Args) -> ExitCode {
+pub fn main(global: &Global, args: &Args) -> u8 {
     match &args.replay {
         Some(file) => judge_again(global, args, file),
         // The one or the other is given.
         None => match container(global, args, args.id.as_deref().unwrap_or_default()) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) => 0,
             Err(error) => super::report(global, &error),
         },
     }
@@ -106,9 +105,9 @@ fn ended(verdict: &Value) -> String {
     format!("{status}: {cause}{figures}")
 }
 
-fn judge_again(global: &Global, args: &Args, file: &Path) -> ExitCode {
+fn judge_again(global: &Global, args: &Args, file: &Path) -> u8 {
     let judged = read(file).and_then(|judged| print(args, &judged).map(|()| judged));
-    ExitCode::from(match judged {
+    match judged {
         Ok(judged) => {
             let differences = judged.differences();
             differences.iter().for_each(|difference| global.log().error(difference));
@@ -118,7 +117,7 @@ fn judge_again(global: &Global, args: &Args, file: &Path) -> ExitCode {
             global.log().error(&format!("{}: {error}", file.display()));
             2
         }
-    })
+    }
 }
 
 fn read(path: &Path) -> Result<Replay> {

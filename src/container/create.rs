@@ -279,7 +279,7 @@ impl<'a> Plan<'a> {
         let stage_offsets: Option<&dyn Fn() -> Result<()>> =
             if new_time && !in_user_namespace { Some(&write_offsets) } else { None };
         let staged = namespaces.needs_stage() || stage_offsets.is_some();
-        let network = if staged { None } else { birth_network(namespaces, spec, procfs)? };
+        let network = birth_network(namespaces, spec, procfs, staged)?;
         let network_made = network.is_some();
         let stage_line = line.try_clone()?;
         let birth = Birth { cgroup: birthplace, network };
@@ -444,13 +444,14 @@ impl Created {
 /// The network namespace that was begun before all else, where it serves. A sysfs can be mounted only by the owner of its
 /// network namespace, who is not in the container's user namespace; and the root of a user namespace that has the host's
 /// network could not come back to it.
-fn birth_network(namespaces: &Namespaces, spec: &Spec, procfs: &Procfs) -> Result<Option<BirthNetwork>> {
+fn birth_network(namespaces: &Namespaces, spec: &Spec, procfs: &Procfs, staged: bool) -> Result<Option<BirthNetwork>> {
     let new = |flag: i32| namespaces.new & flag != 0;
     let sysfs = || spec.mounts().iter().flatten().any(|mount| mount.typ().as_deref() == Some("sysfs"));
-    if !new(libc::CLONE_NEWNET) || (new(libc::CLONE_NEWUSER) && sysfs()) {
-        return Ok(None);
+    let serves = !staged && new(libc::CLONE_NEWNET) && !(new(libc::CLONE_NEWUSER) && sysfs());
+    match sys::entry::network() {
+        Some(namespace) if serves => BirthNetwork::prepare(namespace, procfs),
+        _ => Ok(None),
     }
-    sys::entry::network().map(|namespace| BirthNetwork::prepare(namespace, procfs)).transpose().map(Option::flatten)
 }
 
 fn has_creator_hooks(hooks: &Hooks) -> bool {

@@ -73,6 +73,7 @@ pub fn clone3(args: CloneArgs<'_>, child: impl FnOnce() -> i32) -> Result<Child>
     match pid {
         0 => {
             super::entry::let_go();
+            super::process::forget_user_namespace();
             let entered = procs.is_none_or(|procs| path::write_once(procs.as_fd(), b"0").is_ok());
             let status = if entered { child() } else { 127 };
             // SAFETY: ends the child without running the parent's exit handlers or flushing its buffers.

@@ -4,6 +4,21 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::{Errno, Result, check};
 
+/// Opens `/dev/null` in place of each standard stream that is closed, so that no descriptor of the program's own is taken
+/// for one. Ends the program where it cannot.
+pub(super) fn fill_standard_streams() {
+    for stream in 0..3 {
+        // SAFETY: only looked at.
+        if unsafe { libc::fcntl(stream, libc::F_GETFD) } < 0 && Errno::last() == Errno::EBADF {
+            // SAFETY: a string; the lowest number that is free is this stream's, and it stays open in what is executed.
+            let opened = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+            if opened != stream {
+                std::process::abort();
+            }
+        }
+    }
+}
+
 /// Marks every descriptor from `first` on as close-on-exec (`close_range(2)`).
 /// Before Linux 5.11, and where a filter keeps the caller from that, one by one.
 ///

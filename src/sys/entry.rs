@@ -12,8 +12,11 @@ mod begun {
 
     static IS_HELD: AtomicBool = AtomicBool::new(false);
 
-    /// Takes over the descriptor, where there is one.
+    /// Takes over the descriptor, where there is one, and does what the standard library does before its `main`.
     pub fn adopt() {
+        super::super::descriptors::fill_standard_streams();
+        // SAFETY: sets a disposition; no handler is installed.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         // SAFETY: the kernel gives every program the address of the name that it was executed by, a string that stays.
         let name = unsafe { CStr::from_ptr(libc::getauxval(libc::AT_EXECFN) as *const libc::c_char) };
         let ours =

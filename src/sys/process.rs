@@ -3,12 +3,29 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use super::{Errno, Result, check};
 
-/// Whether the caller lives in a user namespace other than the machine's first, by its map of user ids.
+/// What [`in_user_namespace`] has found in this process: 0 nothing yet, 1 no, 2 yes.
+static IN_USER_NAMESPACE: AtomicU8 = AtomicU8::new(0);
+
+/// Whether the caller lives in a user namespace other than the machine's first, by its map of user ids. It is looked at once.
 pub fn in_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_whitespace().ne(["0", "0", "4294967295"])
+    match IN_USER_NAMESPACE.load(Ordering::Relaxed) {
+        0 => {
+            let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+            let inside = map.split_whitespace().ne(["0", "0", "4294967295"]);
+            IN_USER_NAMESPACE.store(1 + u8::from(inside), Ordering::Relaxed);
+            inside
+        }
+        known => known == 2,
+    }
+}
+
+/// Has [`in_user_namespace`] look again: for a new process, and where one changes its namespace.
+pub(super) fn forget_user_namespace() {
+    IN_USER_NAMESPACE.store(0, Ordering::Relaxed);
 }
 
 /// Who the effective user is outside of the caller's user namespace; `None` where procfs does not tell.
@@ -49,7 +66,9 @@ impl Ended {
 /// As `setns(2)`.
 pub fn setns(fd: BorrowedFd<'_>, flags: i32) -> Result<()> {
     // SAFETY: a valid descriptor.
-    check(unsafe { libc::setns(fd.as_raw_fd(), flags) }.into()).map(drop)
+    check(unsafe { libc::setns(fd.as_raw_fd(), flags) }.into())?;
+    changed(flags);
+    Ok(())
 }
 
 /// `unshare(2)`; `flags` are `CLONE_NEW*`.
@@ -58,7 +77,15 @@ pub fn setns(fd: BorrowedFd<'_>, flags: i32) -> Result<()> {
 /// As `unshare(2)`.
 pub fn unshare(flags: i32) -> Result<()> {
     // SAFETY: only namespaces are unshared; CLONE_FILES and CLONE_FS would be harmless in a single thread.
-    check(unsafe { libc::unshare(flags) }.into()).map(drop)
+    check(unsafe { libc::unshare(flags) }.into())?;
+    changed(flags);
+    Ok(())
+}
+
+fn changed(namespaces: i32) {
+    if namespaces & libc::CLONE_NEWUSER != 0 {
+        forget_user_namespace();
+    }
 }
 
 /// A set of NUL-terminated strings in the shape that `execve(2)` wants.

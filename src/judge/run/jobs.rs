@@ -1,7 +1,7 @@
 //! Runs under way: each asks for sandboxes, one set supervises them all, and what has come of a run's sandboxes goes back
 //! to it, until it has its verdict.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
@@ -12,8 +12,8 @@ use super::{Judged, Next, Run};
 use crate::error::{Error, Result};
 use crate::judge::supervisor::{Happened, Key, Supervisor};
 
-/// Names a run under way.
-pub type JobKey = usize;
+/// Names a run under way; no other one, as long as there are [`Jobs`].
+pub type JobKey = u64;
 
 /// What has happened.
 #[derive(Debug)]
@@ -28,7 +28,8 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Jobs<'a> {
     supervisor: Supervisor<'a>,
-    jobs: Vec<Option<Job<'a>>>,
+    jobs: BTreeMap<JobKey, Job<'a>>,
+    started: JobKey,
     sandboxes: HashMap<Key, (JobKey, usize, Ending<'a>)>,
     done: Vec<Event>,
 }
@@ -46,7 +47,13 @@ impl<'a> Jobs<'a> {
     /// # Errors
     /// As `epoll_create1(2)`.
     pub fn new() -> Result<Self> {
-        Ok(Jobs { supervisor: Supervisor::new()?, jobs: Vec::new(), sandboxes: HashMap::new(), done: Vec::new() })
+        Ok(Jobs {
+            supervisor: Supervisor::new()?,
+            jobs: BTreeMap::new(),
+            started: 0,
+            sandboxes: HashMap::new(),
+            done: Vec::new(),
+        })
     }
 
     /// Starts a run.
@@ -55,29 +62,21 @@ impl<'a> Jobs<'a> {
     /// Where the supervisor cannot go on. What is wrong with the run is its result.
     pub fn start(&mut self, mut run: Run<'a>) -> Result<JobKey> {
         let next = run.begin();
-        let job = Some(Job { run, stepped: Vec::new() });
-        let key = match self.jobs.iter().position(Option::is_none) {
-            Some(key) => {
-                self.jobs[key] = job;
-                key
-            }
-            None => {
-                self.jobs.push(job);
-                self.jobs.len() - 1
-            }
-        };
+        let key = self.started;
+        self.started += 1;
+        self.jobs.insert(key, Job { run, stepped: Vec::new() });
         self.go_on(key, next)?;
         Ok(key)
     }
 
     /// How many runs are under way.
     pub fn len(&self) -> usize {
-        self.jobs.iter().flatten().count()
+        self.jobs.len()
     }
 
-    /// Whether none is.
+    /// Whether none is, and [`Jobs::wait`] has told of the end of each.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.jobs.is_empty() && self.done.is_empty()
     }
 
     /// Ends all runs; their verdicts come as ever.
@@ -129,7 +128,7 @@ impl<'a> Jobs<'a> {
     }
 
     fn stepped(&mut self, key: JobKey, place: usize, stepped: Result<Stepped>) -> Result<()> {
-        let Some(Some(job)) = self.jobs.get_mut(key) else { return Ok(()) };
+        let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
         job.stepped[place] = Some(stepped);
         if job.stepped.iter().any(Option::is_none) {
             return Ok(());
@@ -145,7 +144,7 @@ impl<'a> Jobs<'a> {
             Ok(Next::Done(judged)) => return self.end(key, Ok(judged)),
             Err(error) => return self.end(key, Err(error)),
         };
-        let Some(Some(job)) = self.jobs.get_mut(key) else { return Ok(()) };
+        let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
         job.stepped = steps.iter().map(|_| None).collect();
         let mut over = Vec::new();
         for (place, step) in steps.into_iter().enumerate() {
@@ -162,7 +161,7 @@ impl<'a> Jobs<'a> {
     }
 
     fn end(&mut self, key: JobKey, judged: Result<Box<Judged>>) -> Result<()> {
-        let Some(job) = self.jobs.get_mut(key).and_then(Option::take) else { return Ok(()) };
+        let Some(job) = self.jobs.remove(&key) else { return Ok(()) };
         if let Ok(judged) = &judged {
             job.run.count(judged);
         }
@@ -188,7 +187,7 @@ pub fn to_the_end<'a>(run: Run<'a>, cancel: Option<BorrowedFd<'_>>) -> Result<Ju
         jobs.watch_also(cancel, EpollFlags::EPOLLIN, 0)?;
     }
     jobs.start(run)?;
-    while !jobs.is_empty() || !jobs.done.is_empty() {
+    while !jobs.is_empty() {
         for event in jobs.wait(None)? {
             match event {
                 Event::Done(_, judged) => return judged.map(|judged| *judged),
