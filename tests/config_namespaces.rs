@@ -174,6 +174,38 @@ fn a_network_namespace_is_what_the_parsed_configuration_says() {
 }
 
 #[test]
+fn a_user_namespace_owns_its_network_namespace_however_it_is_spelled() {
+    rustbox_only!();
+    let t = Test::new();
+    let sysctl = json!({"linux": {"sysctl": {"net.ipv4.ip_unprivileged_port_start": "1"}}});
+    let spec = sh("ip addr add 127.0.0.9/8 dev lo && cat /proc/sys/net/ipv4/ip_unprivileged_port_start")
+        .without_mount("/sys")
+        .without_mount("/sys/fs/cgroup")
+        .caps(&["CAP_NET_ADMIN"])
+        .patch(sysctl);
+    // Elsewhere there is another configuration, which has no user namespace.
+    let other = t.bundle(sh("true"));
+    let c = t.bundle(spec.userns(HOST_ID, 1000));
+    own(&c, HOST_ID);
+    let config = c.bundle.join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    assert_eq!(c.run().ok().stdout, "1\n");
+    fs::write(&config, text.replace("\"user\"", "\"us\\u0065r\"")).unwrap();
+    assert_eq!(c.run().ok().stdout, "1\n");
+    let attached = format!(
+        "cd {} && exec \"$0\" --root {} run -b{} {}",
+        other.bundle.display(),
+        t.root.display(),
+        c.bundle.display(),
+        c.id
+    );
+    let mut command = std::process::Command::new("sh");
+    command.arg("-c").arg(attached).arg(binary());
+    assert_eq!(t.finish(command).ok().stdout, "1\n");
+    t.assert_nothing_left();
+}
+
+#[test]
 fn a_new_mount_namespace_hides_the_hosts_mounts() {
     let out = output_of(sh("cut -d' ' -f5 /proc/self/mountinfo"));
     assert_eq!(out.lines().next(), Some("/"));

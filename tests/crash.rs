@@ -146,3 +146,41 @@ fn a_message_that_cannot_be_written_ends_nothing_in_the_middle() {
     t.runtime(&["health", "--verify-clean"]).ok();
     t.assert_nothing_left();
 }
+
+/// On v1 alone it is the cgroup that says who belongs to a container whose init is not on record yet, and a mount may take
+/// as long as it likes.
+#[test]
+fn init_is_found_by_its_cgroup_while_it_mounts_and_its_creator_is_dead() {
+    rustbox_only!();
+    if !std::path::Path::new("/sys/fs/cgroup/freezer").exists() {
+        report_skip("there is no cgroup v1 here");
+        return;
+    }
+    let t = Test::new();
+    let c = t.bundle(spec().args(&["sleep", "1000"]));
+    let trace = t.path("trace");
+    let script = format!(
+        "! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified || exit 9; \
+        exec strace -D -f -qq -e trace=write,move_mount -e inject=move_mount:delay_enter=4000000 -o {} {} --root {} create -b {} {}",
+        trace.display(),
+        binary().display(),
+        t.root.display(),
+        c.bundle.display(),
+        c.id,
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "sh", "-c", &script]);
+    let creator = t.spawn(command, Stdio::null());
+    let procs = || std::fs::read_to_string(c.cgroup_dir("freezer").join("cgroup.procs")).unwrap_or_default();
+    until("init in its cgroup", || !procs().is_empty());
+    let init: i32 = procs().trim().parse().unwrap();
+    until("a mount", || std::fs::read_to_string(&trace).is_ok_and(|calls| calls.contains("move_mount")));
+    let calls = std::fs::read_to_string(&trace).unwrap();
+    let first = |what: &str| calls.find(what).unwrap_or_else(|| panic!("no {what}: {calls}"));
+    assert!(first(", \"0\", 1") < first("move_mount"), "it mounts before it has entered: {calls}");
+    creator.signal(libc::SIGKILL);
+    creator.wait();
+    c.delete_force().ok();
+    until("the end of init", || !alive(init));
+    t.assert_nothing_left();
+}

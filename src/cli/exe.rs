@@ -65,6 +65,8 @@ fn execute_read_only() -> Result<()> {
         mount => mount,
     };
     let file = file.at("make an unchangeable copy of", "/proc/self/exe")?;
+    // The next program begins its own.
+    drop(sys::entry::network());
     Err(crate::Error::sys("execute", "/proc/self/exe", process::execve_fd(file.as_fd(), &argv, &envp)))
 }
 

@@ -279,7 +279,7 @@ impl<'a> Plan<'a> {
         let stage_offsets: Option<&dyn Fn() -> Result<()>> =
             if new_time && !in_user_namespace { Some(&write_offsets) } else { None };
         let staged = namespaces.needs_stage() || stage_offsets.is_some();
-        let network = birth_network(namespaces, spec, procfs, staged)?;
+        let network = birth_network(namespaces, spec, procfs, (staged, options.judge.is_some()));
         let network_made = network.is_some();
         let stage_line = line.try_clone()?;
         let birth = Birth { cgroup: birthplace, network };
@@ -291,6 +291,7 @@ impl<'a> Plan<'a> {
                 gate,
                 namespaces,
                 staged,
+                born_in_cgroup: birthplace.is_some(),
                 network_made,
                 rootfs,
                 process: process.clone(),
@@ -441,17 +442,31 @@ impl Created {
     }
 }
 
-/// The network namespace that was begun before all else, where it serves. A sysfs can be mounted only by the owner of its
-/// network namespace, who is not in the container's user namespace; and the root of a user namespace that has the host's
-/// network could not come back to it.
-fn birth_network(namespaces: &Namespaces, spec: &Spec, procfs: &Procfs, staged: bool) -> Result<Option<BirthNetwork>> {
+/// The network namespace that was begun before all else, where it serves. It belongs to the creator's user namespace, so
+/// a container with one of its own gets it only where nothing in there can tell: a judge's, without capabilities, sysctls and
+/// a sysfs. The root of a user namespace that has the host's network could not come back to it.
+fn birth_network(
+    namespaces: &Namespaces,
+    spec: &Spec,
+    procfs: &Procfs,
+    (staged, judged): (bool, bool),
+) -> Option<BirthNetwork> {
     let new = |flag: i32| namespaces.new & flag != 0;
-    let sysfs = || spec.mounts().iter().flatten().any(|mount| mount.typ().as_deref() == Some("sysfs"));
-    let serves = !staged && new(libc::CLONE_NEWNET) && !(new(libc::CLONE_NEWUSER) && sysfs());
-    match sys::entry::network() {
-        Some(namespace) if serves => BirthNetwork::prepare(namespace, procfs),
-        _ => Ok(None),
-    }
+    let begun = sys::entry::network()?;
+    let owner = !new(libc::CLONE_NEWUSER) || (judged && cannot_tell(spec));
+    if !staged && owner && new(libc::CLONE_NEWNET) { BirthNetwork::prepare(begun, procfs) } else { None }
+}
+
+/// Whether nothing in the container is affected by who owns its network namespace.
+fn cannot_tell(spec: &Spec) -> bool {
+    let sysfs = spec.mounts().iter().flatten().any(|mount| mount.typ().as_deref() == Some("sysfs"));
+    let sysctl = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref()).is_some_and(|all| !all.is_empty());
+    let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    let capable = capabilities.is_some_and(|sets| {
+        let sets = [sets.bounding(), sets.effective(), sets.inheritable(), sets.permitted(), sets.ambient()];
+        sets.into_iter().flatten().any(|set| !set.is_empty())
+    });
+    !sysfs && !sysctl && !capable
 }
 
 fn has_creator_hooks(hooks: &Hooks) -> bool {

@@ -38,15 +38,14 @@ pub struct BirthNetwork {
 }
 
 impl BirthNetwork {
-    /// Takes a namespace, where the creator may come back to its own.
-    ///
-    /// # Errors
-    /// As `open(2)` of `/proc/self/ns/net`.
-    pub fn prepare(namespace: OwnedFd, procfs: &Procfs) -> Result<Option<BirthNetwork>> {
-        let own = path::openat(procfs.as_fd(), c"self/ns/net", libc::O_RDONLY, 0).at("open", "/proc/self/ns/net")?;
+    /// Takes a namespace, where it is another one than the creator's own, and the creator may come back.
+    pub fn prepare(namespace: OwnedFd, procfs: &Procfs) -> Option<BirthNetwork> {
+        let own = path::openat(procfs.as_fd(), c"self/ns/net", libc::O_RDONLY, 0).ok()?;
+        let number = |fd: &OwnedFd| path::fstat(fd.as_fd()).map(|stat| (stat.st_dev, stat.st_ino));
         // Going to where it is asks for what coming back will ask for.
         let may_return = process::setns(own.as_fd(), libc::CLONE_NEWNET).is_ok();
-        Ok(may_return.then_some(BirthNetwork { namespace, own }))
+        let serves = may_return && number(&own).ok()? != number(&namespace).ok()?;
+        serves.then_some(BirthNetwork { namespace, own })
     }
 
     /// Makes init in it.

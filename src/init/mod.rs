@@ -53,6 +53,8 @@ pub struct Init<'a> {
     pub namespaces: &'a Namespaces,
     /// See `namespaces`.
     pub staged: bool,
+    /// Init was born in its v2 cgroup.
+    pub born_in_cgroup: bool,
     /// Init was born in the new network namespace.
     pub network_made: bool,
     /// The root filesystem, planned and opened.
@@ -179,11 +181,19 @@ impl Init<'_> {
         self.namespaces.enter_mount()?;
         let pid_namespace = self.namespaces.late_pid().map(|join| join.opened()).transpose()?;
         let own_namespace = self.own_cgroup_namespace();
-        let (channel, mut payload) = (&self.channel, None);
-        self.rootfs.mount(pid_namespace, &mut || {
-            payload = Some(cgroups::enter(channel, own_namespace)?);
+        let channel = &self.channel;
+        let mut payload = None;
+        let mut enter = || {
+            if payload.is_none() {
+                payload = Some(cgroups::enter(channel, own_namespace)?);
+            }
             Ok(())
-        })?;
+        };
+        // Whoever releases a container whose creator has died finds init by a cgroup, and a mount may take forever.
+        if !self.born_in_cgroup {
+            enter()?;
+        }
+        self.rootfs.mount(pid_namespace, &mut enter)?;
         let payload = match payload {
             Some(entry) => entry,
             None => cgroups::enter(channel, own_namespace)?,

@@ -41,7 +41,7 @@ mod begun {
     /// A new network namespace of the caller's user namespace, its loopback interface up: once, where one was begun and
     /// could be made.
     pub fn network() -> Option<OwnedFd> {
-        // SAFETY: the thread has made the descriptor for whoever takes it, and it is given once.
+        // SAFETY: the child has made the descriptor for whoever takes it, and it is given once.
         rustbox_entry::network::take().map(|namespace| unsafe { OwnedFd::from_raw_fd(namespace) })
     }
 }

@@ -6,7 +6,8 @@
 //! of them a trap in a virtual machine), relocates the program, and the runtime sets itself up. So the decision is made
 //! here, from the words of the command line alone, and everything else goes on at the usual entry.
 //!
-//! It may be wrong either way at the cost of time only: `cli::exe::protect` decides by the parsed configuration.
+//! It may be wrong either way at the cost of time only: the parsed configuration decides (`cli::exe::protect`,
+//! `container::create`).
 //!
 //! A container's new network namespace is begun here, too ([`network`]): nothing takes the kernel longer.
 //!
@@ -94,9 +95,10 @@ unsafe fn populate(environment: *const Word) {
     const MADV_POPULATE_WRITE: usize = 23;
     const PAGE: usize = 4096;
     const PT_LOAD: u32 = 1;
+    const PT_PHDR: u32 = 6;
     const PF_W: u32 = 2;
-    // SAFETY: the kernel ends each of the lists; the program headers, 56 bytes each, are mapped with the program, whose
-    // first byte stands before them by as much as its header says.
+    // SAFETY: the kernel ends each of the lists; the program headers, 56 bytes each, are mapped with the program. Advice on
+    // what is not mapped is refused.
     unsafe {
         let mut at = environment;
         while !(*at).is_null() {
@@ -112,14 +114,17 @@ unsafe fn populate(environment: *const Word) {
             }
             auxiliary = auxiliary.add(1);
         }
-        let base = headers.wrapping_sub(SIZE_OF_HEADER);
+        let mut base = headers;
         let (mut first, mut last) = (usize::MAX, 0);
         let mut n = 0;
         while n < count {
             // `Elf64_Phdr`: type and flags in the first word, then offset, address, physical address, sizes in file, memory.
             let header: *const [usize; 7] = (headers as *const [usize; 7]).add(n);
             let (kind, flags) = ((*header)[0] as u32, ((*header)[0] >> 32) as u32);
-            if kind == PT_LOAD && flags & PF_W != 0 {
+            // The first of them, where there is one at all: where the headers themselves are.
+            if kind == PT_PHDR {
+                base = headers.wrapping_sub((*header)[2]);
+            } else if kind == PT_LOAD && flags & PF_W != 0 {
                 let start = base.wrapping_add((*header)[2]);
                 first = if start < first { start } else { first };
                 last = start.wrapping_add((*header)[5]);
@@ -137,8 +142,6 @@ unsafe fn populate(environment: *const Word) {
 const AT_NULL: usize = 0;
 const AT_PHDR: usize = 3;
 const AT_PHNUM: usize = 5;
-/// Of an `Elf64_Ehdr`, which the program headers follow.
-const SIZE_OF_HEADER: usize = 64;
 
 /// A string that ends in a null byte.
 type Word = *const u8;
