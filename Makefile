@@ -231,7 +231,7 @@ reproducible: deps ## build the release twice, at two places, and compare (a qua
 
 .PHONY: order
 order: deps-bench ## find the functions that most commands execute, which the linker places beside each other
-	CARGO_PROFILE_RELEASE_STRIP=none cargo build --release --locked --target-dir $(TARGET_DIR)/order
+	RUSTBOX_SYMBOLS=1 cargo build --release --locked --target-dir $(TARGET_DIR)/order
 	$(PYTHON) integration/bench/order $(TARGET_DIR)/order/$(HOST)/release/rustbox support/order/functions.txt
 
 .PHONY: unsafe-docs

@@ -14,7 +14,10 @@ fn main() {
     if target("ARCH") == "x86_64" && target("ENV") == "gnu" {
         println!("cargo::rustc-link-arg-bin=rustbox=-Wl,-e,rustbox_entry");
     }
-    place_functions(&manifest.join("support/order/functions.txt"));
+    if std::env::var("PROFILE").as_deref() == Ok("release") {
+        place_functions(&manifest.join("support/order/functions.txt"));
+        strip();
+    }
     let mut files = vec!["base.json".to_owned(), "base.toml".to_owned()];
     for language in entries(&bundles) {
         if bundles.join(&language).join("language.toml").exists() {
@@ -37,10 +40,18 @@ fn main() {
 fn place_functions(order: &Path) {
     println!("cargo::rerun-if-changed={}", order.display());
     let flags = [format!("-Wl,--symbol-ordering-file={}", order.display()), "-Wl,--no-warn-symbol-ordering".to_owned()];
-    if std::env::var("PROFILE").as_deref() == Ok("release") && links(&flags) {
+    if links(&flags) {
         for flag in flags {
             println!("cargo::rustc-link-arg-bin=rustbox={flag}");
         }
+    }
+}
+
+/// Leaves the symbols out, unless `make order` asks for them.
+fn strip() {
+    println!("cargo::rerun-if-env-changed=RUSTBOX_SYMBOLS");
+    if std::env::var_os("RUSTBOX_SYMBOLS").is_none() {
+        println!("cargo::rustc-link-arg-bin=rustbox=-Wl,--strip-all");
     }
 }
 
