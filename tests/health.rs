@@ -200,12 +200,14 @@ fn a_stopped_container_waits_for_its_engine_unless_cleanup_is_asked_for() {
 fn a_hook_whose_runtime_is_dead_is_ended_and_its_container_kept() {
     rustbox_only!();
     let t = Test::new();
-    let c = t.bundle(sh("sleep 600").hook("poststart", "sleep 600"));
+    let running = t.path("running");
+    let c = t.bundle(sh("sleep 600").hook("poststart", &format!("touch {}; sleep 600", running.display())));
     c.create().ok();
     let mut command = Command::new(binary());
     command.arg("--root").arg(&t.root).args(["start", &c.id]);
     let mut start = t.spawn(command, Stdio::null());
-    until("the hook to run", || t.root.join(&c.id).join("hook").exists());
+    // Its record is there before it is.
+    until("the hook to run", || running.exists() && t.root.join(&c.id).join("hook").exists());
     t.runtime(&["health", "--verify-clean"]).ok();
     start.child.kill().unwrap();
     assert_eq!(start.wait().signal, Some(9));

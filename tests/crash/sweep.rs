@@ -12,6 +12,8 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 use super::common::*;
 
 /// About as many points of each command are tried where not all are asked for.
@@ -305,6 +307,15 @@ fn judged_start(how: fn(&Swept<'_>)) {
         until("the end of the monitor", || {
             let verdict = c.test.runtime(&["verdict", "--json", &c.id]);
             verdict.code != 0 || !verdict.stdout.contains("\"running\"")
+        });
+        // After its last word it leaves, and may still be killed on the way.
+        until("its way out", || match fs::read(c.test.root.join(&c.id).join("monitor")) {
+            Ok(standing) => match serde_json::from_slice::<Value>(&standing) {
+                Ok(standing) => !alive(standing["process"]["pid"].as_i64().expect("a pid") as i32),
+                // Killed as it wrote it.
+                Err(_) => true,
+            },
+            Err(_) => true,
         });
     };
     sweep(how, "judged start", spec, created, |c| words(&["start", &c.id]), settle);
