@@ -11,6 +11,7 @@ use std::path::Path;
 use oci_spec::runtime::{Hooks, LinuxIdMapping, Spec};
 
 use crate::cgroup;
+use crate::container::birth_network::BirthNetwork;
 use crate::container::hooks::Kind;
 use crate::container::identity::{self, ProcessId};
 use crate::container::namespaces::{Namespaces, host_id};
@@ -20,7 +21,7 @@ use crate::container::options::Options;
 use crate::container::pending::{Pending, undo};
 use crate::container::report::Report;
 use crate::container::running_hook;
-use crate::container::spawn::{Birth, BirthNetwork, Conversation, introduced, spawn};
+use crate::container::spawn::{Birth, Conversation, introduced, spawn};
 use crate::container::state::{Directory, Record, Root, Status, new_record, streams};
 use crate::error::{Error, Result};
 use crate::init::channel::{Channel, Message};
@@ -279,7 +280,10 @@ impl<'a> Plan<'a> {
         let stage_offsets: Option<&dyn Fn() -> Result<()>> =
             if new_time && !in_user_namespace { Some(&write_offsets) } else { None };
         let staged = namespaces.needs_stage() || stage_offsets.is_some();
-        let network = birth_network(namespaces, spec, procfs, (staged, options.judge.is_some()));
+        // Taken in any case, so that nobody waits for it longer than that.
+        let begun = sys::entry::network().filter(|_| !staged);
+        let judged = options.judge.is_some();
+        let network = begun.and_then(|begun| BirthNetwork::prepare(begun, namespaces, spec, procfs, judged));
         let network_made = network.is_some();
         let stage_line = line.try_clone()?;
         let birth = Birth { cgroup: birthplace, network };
@@ -440,33 +444,6 @@ impl Created {
             Some(other) => Err(Error::Other(format!("init said {other:?} instead of executing the program"))),
         }
     }
-}
-
-/// The network namespace that was begun before all else, where it serves. It belongs to the creator's user namespace, so
-/// a container with one of its own gets it only where nothing in there can tell: a judge's, without capabilities, sysctls and
-/// a sysfs. The root of a user namespace that has the host's network could not come back to it.
-fn birth_network(
-    namespaces: &Namespaces,
-    spec: &Spec,
-    procfs: &Procfs,
-    (staged, judged): (bool, bool),
-) -> Option<BirthNetwork> {
-    let new = |flag: i32| namespaces.new & flag != 0;
-    let begun = sys::entry::network()?;
-    let owner = !new(libc::CLONE_NEWUSER) || (judged && cannot_tell(spec));
-    if !staged && owner && new(libc::CLONE_NEWNET) { BirthNetwork::prepare(begun, procfs) } else { None }
-}
-
-/// Whether nothing in the container is affected by who owns its network namespace.
-fn cannot_tell(spec: &Spec) -> bool {
-    let sysfs = spec.mounts().iter().flatten().any(|mount| mount.typ().as_deref() == Some("sysfs"));
-    let sysctl = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref()).is_some_and(|all| !all.is_empty());
-    let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
-    let capable = capabilities.is_some_and(|sets| {
-        let sets = [sets.bounding(), sets.effective(), sets.inheritable(), sets.permitted(), sets.ambient()];
-        sets.into_iter().flatten().any(|set| !set.is_empty())
-    });
-    !sysfs && !sysctl && !capable
 }
 
 fn has_creator_hooks(hooks: &Hooks) -> bool {

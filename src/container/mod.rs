@@ -1,5 +1,6 @@
 //! The OCI life of a container (runtime specification, "Lifecycle").
 
+pub mod birth_network;
 pub mod checkpoint;
 pub mod console;
 pub mod create;

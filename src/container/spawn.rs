@@ -6,13 +6,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::container::birth_network::BirthNetwork;
 use crate::container::namespaces::Namespaces;
 use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message, failure};
-use crate::init::procfs::Procfs;
 use crate::sys::clone::{Child, CloneArgs, clone3};
 use crate::sys::wait::close_copies;
-use crate::sys::{Errno, path, pidfd, process, socket};
+use crate::sys::{Errno, pidfd, process, socket};
 
 /// Flags that go into the clone that makes init. The cgroup namespace is unshared by init itself, once it
 /// is in its cgroups, and the network namespace, which takes the kernel longest, while the creator makes those; the
@@ -28,43 +28,6 @@ pub struct Birth<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// The network namespace. Not with a stage.
     pub network: Option<BirthNetwork>,
-}
-
-/// A network namespace that the creator enters for as long as it takes to make init.
-#[derive(Debug)]
-pub struct BirthNetwork {
-    namespace: OwnedFd,
-    own: OwnedFd,
-}
-
-impl BirthNetwork {
-    /// Takes a namespace, where it is another one than the creator's own, and the creator may come back.
-    pub fn prepare(namespace: OwnedFd, procfs: &Procfs) -> Option<BirthNetwork> {
-        let own = path::openat(procfs.as_fd(), c"self/ns/net", libc::O_RDONLY, 0).ok()?;
-        let number = |fd: &OwnedFd| path::fstat(fd.as_fd()).map(|stat| (stat.st_dev, stat.st_ino));
-        // Going to where it is asks for what coming back will ask for.
-        let may_return = process::setns(own.as_fd(), libc::CLONE_NEWNET).is_ok();
-        let serves = may_return && number(&own).ok()? != number(&namespace).ok()?;
-        serves.then_some(BirthNetwork { namespace, own })
-    }
-
-    /// Makes init in it.
-    fn clone(&self, args: CloneArgs<'_>, init: impl FnOnce() -> i32) -> Result<Child> {
-        process::setns(self.namespace.as_fd(), libc::CLONE_NEWNET).at("join", "the network namespace")?;
-        let child = clone3(args, || {
-            // Nobody in the container is to find the host's.
-            close_copies(&[self.own.as_fd(), self.namespace.as_fd()]);
-            init()
-        });
-        let child = child.map_err(refused);
-        let back =
-            process::setns(self.own.as_fd(), libc::CLONE_NEWNET).at("go back to", "the creator's network namespace");
-        if let (Err(_), Ok(child)) = (&back, &child) {
-            let _ = pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
-            let _ = pidfd::wait(child.pidfd.as_fd(), true);
-        }
-        back.and(child)
-    }
 }
 
 /// Makes init, which runs `init`. `line` is init's end of the line: the stage uses it too. `creators` are the creator's
@@ -190,7 +153,7 @@ pub fn introduce(flags: u64, line: &Channel, child: impl FnOnce() -> i32) -> Res
     line.send_with(&Message::Made(child.pid), &[child.pidfd.as_fd()])
 }
 
-fn refused(errno: Errno) -> Error {
+pub(super) fn refused(errno: Errno) -> Error {
     Error::sys("clone", "the container's first process", errno)
 }
 

@@ -194,10 +194,8 @@ impl Init<'_> {
             enter()?;
         }
         self.rootfs.mount(pid_namespace, &mut enter)?;
-        let payload = match payload {
-            Some(entry) => entry,
-            None => cgroups::enter(channel, own_namespace)?,
-        };
+        enter()?;
+        let payload = payload.unwrap_or_default();
         self.create_hooks()?;
         self.rootfs.enter()?;
         self.process.make_cwd()?;

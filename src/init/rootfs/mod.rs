@@ -213,7 +213,7 @@ impl Rootfs {
     }
 
     /// In the child: everything up to the `createContainer` hooks. `pid_namespace` is the one that it has yet to enter.
-    /// `enter_cgroups` is called once, before the first mount that shows them or is charged to them, if there is one.
+    /// `enter_cgroups` is called before each mount that shows them or is charged to them: only the first enters.
     ///
     /// # Errors
     /// Of the first step that fails, with the mount's JSON path where it is one.
@@ -225,11 +225,9 @@ impl Rootfs {
         let mut tree = Tree::new(self.bind_root()?);
         let old_umask = umask(0);
         let mut sources = std::mem::take(&mut self.opened.mounts).into_iter();
-        let mut entered = false;
         for planned in &self.plan.mounts {
-            if !entered && planned.needs_cgroups() {
+            if planned.needs_cgroups() {
                 enter_cgroups()?;
-                entered = true;
             }
             let late = mounts::make(&mut tree, planned, sources.next().flatten(), &self.context, pid_namespace)?;
             if let Some(mount) = late {
