@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +27,27 @@ def run(argv, **options):
     if done.returncode != 0:
         raise Broken(f"{' '.join(argv)}: status {done.returncode}: {done.stdout.decode(errors='replace').strip()}")
     return done.stdout.decode(errors="replace")
+
+
+def bundle(rustbox, path, args, seccomp=None):
+    """A busybox bundle as `rustbox spec` writes it, without a terminal: the same file for every runtime."""
+    rootfs = os.path.join(path, "rootfs")
+    for directory in ("bin", "dev", "proc", "sys", "tmp"):
+        os.makedirs(os.path.join(rootfs, directory))
+    shutil.copy("/bin/busybox", os.path.join(rootfs, "bin"))
+    for applet in ("true", "sleep", "sh"):
+        os.symlink("busybox", os.path.join(rootfs, "bin", applet))
+    run([rustbox, "spec"], cwd=path)
+    with open(os.path.join(path, "config.json")) as file:
+        config = json.load(file)
+    config["ociVersion"] = "1.0.2"  # crun 1.8 refuses later ones
+    config["process"]["terminal"] = False
+    config["process"]["args"] = args
+    if seccomp:
+        config["linux"]["seccomp"] = seccomp
+    with open(os.path.join(path, "config.json"), "w") as file:
+        json.dump(config, file)
+    return path
 
 
 def spawn(argv):
