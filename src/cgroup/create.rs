@@ -1,6 +1,6 @@
 //! Making the directories, and the way into them.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
@@ -18,6 +18,8 @@ use crate::sys::{Errno, path};
 #[derive(Debug, Clone)]
 pub struct Cgroup {
     pub(super) plan: Plan,
+    /// The directory that the first process was born in, by its place in the plan.
+    birthplace: Option<usize>,
 }
 
 /// The way into a cgroup for one new process.
@@ -33,6 +35,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether it leads nowhere.
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.into.is_none()
+    }
+
     /// Moves the calling thread into every v1 hierarchy. For the new process, before it makes a cgroup
     /// namespace (whose root is the cgroup its maker is in at that moment) and before it has a second thread.
     ///
@@ -62,12 +69,13 @@ impl Drop for Made {
     }
 }
 
-/// A cgroup of which the part exists that a process can be born in: its v2 directory. The rest is made while that process
-/// does what needs no cgroup yet.
+/// A cgroup of which the part exists that its first process is in from the beginning: the directory that says who belongs
+/// to the container. The rest is made while that process does what needs no cgroup yet.
 #[derive(Debug)]
 pub struct Begun {
     plan: Plan,
-    into: Option<OwnedFd>,
+    birthplace: Option<usize>,
+    birth: Entry,
     made: Made,
     first: Option<libc::pid_t>,
 }
@@ -88,19 +96,22 @@ impl Plan {
         self.directories.iter_mut().filter(|directory| directory.path.exists()).try_for_each(found)
     }
 
-    /// Makes the v2 directory, with the controllers that the limits need.
+    /// Makes the directory that says who belongs to the container; that of v2 with the controllers that the limits need.
     ///
     /// # Errors
     /// As [`Plan::create`].
     pub fn begin(&self, resources: Option<&LinuxResources>) -> Result<Begun> {
         let mut made = Made::default();
         let mut plan = self.clone();
-        if plan.unit.is_some() {
-            return Ok(Begun { plan, into: None, made, first: None });
-        }
-        for directory in plan.directories.iter_mut().filter(|it| it.version == Version::V2) {
-            make(directory, &mut made, false)?;
-        }
+        let birthplace = plan.census().filter(|it| !(plan.payload_leaf && is_payload(&plan.directories[*it])));
+        let Some(directory) = birthplace.filter(|_| plan.unit.is_none()).map(|it| &mut plan.directories[it]) else {
+            return Ok(Begun { plan, birthplace: None, birth: Entry::default(), made, first: None });
+        };
+        make(directory, &mut made, false)?;
+        let tasks = match directory.version {
+            Version::V1 => vec![Dir::new(&directory.path).open("tasks", libc::O_WRONLY)?],
+            Version::V2 => Vec::new(),
+        };
         if plan.has_leaves() {
             for directory in &plan.directories {
                 for leaf in [INIT, PAYLOAD_LEAF] {
@@ -110,8 +121,8 @@ impl Plan {
         }
         // Before anybody is inside: a controller that comes later moves those who are, and waits for RCU as it does so.
         limits::enable(&plan, resources)?;
-        let into = plan.open_birthplace(INIT)?;
-        Ok(Begun { plan, into, made, first: None })
+        let birth = Entry { tasks, into: plan.open_birthplace(INIT)? };
+        Ok(Begun { plan, birthplace, birth, made, first: None })
     }
 
     /// Makes the directories and applies the limits.
@@ -128,24 +139,24 @@ impl Plan {
 
     /// The cgroup that [`Plan::create`] made earlier, perhaps in another process.
     pub fn open(&self) -> Cgroup {
-        Cgroup { plan: self.clone() }
+        Cgroup::of(self.clone())
     }
 }
 
 impl Begun {
-    /// What it consists of, with what was found in v2.
+    /// What it consists of, with what was found so far.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Where the first process is born.
-    pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
-        self.into.as_ref().map(AsFd::as_fd)
+    /// Where the first process is born, or goes before anything else. Leads nowhere with the systemd driver.
+    pub fn birth(&self) -> &Entry {
+        &self.birth
     }
 
     /// What a failed birth here means, where the kernel's word is about the cgroup.
     pub fn explain(&self, error: Error) -> Error {
-        let (Some(_), Some(unified)) = (&self.into, self.plan.unified()) else { return error };
+        let (Some(_), Some(unified)) = (&self.birth.into, self.plan.unified()) else { return error };
         let reason = match error.errno() {
             Some(Errno::EBUSY) => {
                 "gives controllers to its children, and cgroup v2 then lets no process into it: choose a \
@@ -164,12 +175,12 @@ impl Begun {
         Begun { first: Some(first), ..self }
     }
 
-    /// Makes the v1 directories, or has systemd make the scope, and applies all limits.
+    /// Makes the other directories, or has systemd make the scope, and applies all limits.
     ///
     /// # Errors
     /// As [`Plan::create`].
     pub fn finish(self, resources: Option<&LinuxResources>) -> Result<Cgroup> {
-        let Begun { mut plan, mut made, first, .. } = self;
+        let Begun { mut plan, birthplace, mut made, first, .. } = self;
         if let Some(unit) = &plan.unit {
             let first =
                 first.ok_or_else(|| Error::Refused("a scope of systemd needs a process of its own".to_owned()))?;
@@ -177,15 +188,17 @@ impl Begun {
             limits::enable(&plan, resources)?;
         }
         let by_systemd = plan.unit.is_some();
-        for directory in plan.directories.iter_mut().filter(|it| it.version == Version::V1 || by_systemd) {
-            make(directory, &mut made, by_systemd)?;
+        for (place, directory) in plan.directories.iter_mut().enumerate() {
+            if birthplace != Some(place) {
+                make(directory, &mut made, by_systemd)?;
+            }
         }
         match resources {
             Some(resources) => limits::apply(&plan, resources, Occasion::Create)?,
             None => limits::apply_devices(&plan, &[])?,
         }
         made.0.clear();
-        Ok(Cgroup { plan })
+        Ok(Cgroup { plan, birthplace })
     }
 }
 
@@ -283,6 +296,11 @@ fn init_cpuset(directory: &Directory, path: &Path) -> Result<()> {
 }
 
 impl Cgroup {
+    /// The cgroup that consists of this.
+    pub(super) fn of(plan: Plan) -> Cgroup {
+        Cgroup { plan, birthplace: None }
+    }
+
     /// What it consists of, with what was found when it was made.
     pub fn plan(&self) -> &Plan {
         &self.plan
@@ -293,17 +311,21 @@ impl Cgroup {
     /// # Errors
     /// As `open(2)`.
     pub fn entry(&self) -> Result<Entry> {
-        let tasks = self.open_tasks(|directory| !(self.plan.payload_leaf && is_payload(directory)))?;
+        let tasks = self.open_tasks(|_, directory| self.is_inits(directory))?;
         Ok(Entry { tasks, into: self.plan.open_birthplace(INIT)? })
     }
 
-    /// The `tasks` files for the first process, which is born in the v2 directory.
+    /// The `tasks` files for the first process, but for where it was born ([`Begun::birth`]).
     ///
     /// # Errors
     /// As `open(2)`.
     pub fn init_entry(&self) -> Result<Entry> {
-        let tasks = self.open_tasks(|directory| !(self.plan.payload_leaf && is_payload(directory)))?;
+        let tasks = self.open_tasks(|place, directory| self.birthplace != Some(place) && self.is_inits(directory))?;
         Ok(Entry { tasks, into: None })
+    }
+
+    fn is_inits(&self, directory: &Directory) -> bool {
+        !(self.plan.payload_leaf && is_payload(directory))
     }
 
     /// Opens what is left to enter for the payload, where the first process stays outside of its limits
@@ -324,12 +346,13 @@ impl Cgroup {
                     .at("give the way in to", PAYLOAD_LEAF)?;
             }
         }
-        Ok(Entry { tasks: self.open_tasks(is_payload)?, into })
+        Ok(Entry { tasks: self.open_tasks(|_, directory| is_payload(directory))?, into })
     }
 
-    fn open_tasks(&self, wanted: impl Fn(&Directory) -> bool) -> Result<Vec<OwnedFd>> {
-        let directories = self.plan.directories.iter().filter(|it| it.version == Version::V1 && wanted(it));
-        directories.map(|directory| Dir::new(&directory.path).open("tasks", libc::O_WRONLY)).collect()
+    fn open_tasks(&self, wanted: impl Fn(usize, &Directory) -> bool) -> Result<Vec<OwnedFd>> {
+        let directories = self.plan.directories.iter().enumerate();
+        let directories = directories.filter(|(place, it)| it.version == Version::V1 && wanted(*place, it));
+        directories.map(|(_, directory)| Dir::new(&directory.path).open("tasks", libc::O_WRONLY)).collect()
     }
 }
 

@@ -28,19 +28,10 @@ impl Cgroup {
     /// As `open(2)` and `read(2)`; a directory that is gone holds nobody.
     pub fn procs(&self) -> Result<Vec<libc::pid_t>> {
         let mut pids = BTreeSet::new();
-        if let Some(path) = self.census() {
-            collect(path, &mut pids)?;
+        if let Some(place) = self.plan.census() {
+            collect(&self.plan.directories[place].path, &mut pids)?;
         }
         Ok(pids.into_iter().collect())
-    }
-
-    /// The directory that knows every member: v2, else the freezer, else the first.
-    fn census(&self) -> Option<&Path> {
-        let plan = &self.plan;
-        plan.unified()
-            .or_else(|| plan.directory(Controller::Freezer))
-            .or_else(|| plan.directories.first())
-            .map(|directory| directory.path.as_path())
     }
 
     /// Whether others were in the directory that says who is a member: then it does not say who is the container's.
@@ -214,7 +205,7 @@ impl Cgroup {
     pub fn owned(&self) -> (Cgroup, Result<()>) {
         let ours = self.plan.unit.as_ref().map_or(Ok(true), systemd::is_ours);
         let plan = if matches!(ours, Ok(true)) { self.plan.clone() } else { self.plan.unentered() };
-        (Cgroup { plan }, ours.map(drop))
+        (Cgroup::of(plan), ours.map(drop))
     }
 
     /// Has systemd take the scope away, where the container has one, and proves it gone.

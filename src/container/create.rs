@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use oci_spec::runtime::{Hooks, LinuxIdMapping, Spec};
 
@@ -32,7 +33,7 @@ use crate::init::{Gate, Init, Loader};
 use crate::seccomp;
 use crate::seccomp::notify::Handover;
 use crate::spec::{self, Bundle};
-use crate::sys::{self, clone::Child};
+use crate::sys::{self, clone::Child, processors};
 
 /// A created container: init stands at the gate and is on record.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub struct Created {
     /// Waits for the program to be ready, where it can say so; made by [`launch`](crate::container::run::launch).
     pub proxy: Option<Proxy>,
     pub(super) channel: Channel,
+    /// Init goes on to the exec by itself.
+    pub(super) released: bool,
 }
 
 /// Creates a container.
@@ -74,19 +77,24 @@ pub fn begin<'r>(root: &'r Root, id: &str, bundle: &Bundle, options: Options<'_>
     match plan.make(&directory, spec) {
         Ok(made) => {
             let Plan { options, record, handover, seccomp, namespaces, .. } = plan;
-            Ok(Pending {
+            let mut pending = Pending {
                 alone: record.own_pid_namespace || namespaces.new & libc::CLONE_NEWNS == 0,
                 root,
                 directory,
                 record,
                 channel: made.channel,
-                identity: identity::identify(made.child.pid).ok().flatten(),
+                identity: made.identity,
                 child: made.child,
                 init_file: made.init_file,
                 hooks_ran: made.hooks_ran,
                 pid_file: options.pid_file,
                 notifier: handover.zip(seccomp),
-            })
+                released: false,
+            };
+            match if options.immediate { pending.release() } else { Ok(()) } {
+                Ok(()) => Ok(pending),
+                Err(error) => Err(pending.abandon(error)),
+            }
         }
         Err(failed) => {
             let Failed { error, init, hooks_ran, entered } = *failed;
@@ -115,6 +123,7 @@ struct Plan<'a> {
 
 struct Made {
     child: Child,
+    identity: Option<ProcessId>,
     channel: Channel,
     init_file: OwnedFd,
     hooks_ran: bool,
@@ -233,11 +242,15 @@ impl<'a> Plan<'a> {
             || self.namespaces.late_pid().is_some();
         let creators = [channel.as_fd(), directory.fd(), init_file.as_fd()];
         let mut child = self
-            .clone_init(spec, begun.birthplace(), gate, (&channel, &creators), line, creator_hooks)
+            .clone_init(spec, begun.birth(), gate, (&channel, &creators), line, creator_hooks)
             .map_err(|error| Box::new(Failed { entered: true, ..*early(begun.explain(error)) }))?;
+        let identity = leave_room(child.pid);
         let mut hooks_ran = false;
         match self.accompany(&channel, &mut child, spec, (directory, begun), creator_hooks, &mut hooks_ran) {
-            Ok(()) => Ok(Made { child, channel, init_file, hooks_ran }),
+            Ok(()) => {
+                let identity = identity.filter(|init| init.pid == child.pid);
+                Ok(Made { child, identity, channel, init_file, hooks_ran })
+            }
             Err(error) => Err(Box::new(Failed { error, init: Some(child.pidfd), hooks_ran, entered: true })),
         }
     }
@@ -253,7 +266,7 @@ impl<'a> Plan<'a> {
     fn clone_init(
         &mut self,
         spec: &Spec,
-        birthplace: Option<BorrowedFd<'_>>,
+        birth: &cgroup::Entry,
         gate: Option<Gate>,
         (channel, creators): (&Channel, &[BorrowedFd<'_>]),
         line: Channel,
@@ -286,8 +299,8 @@ impl<'a> Plan<'a> {
         let network = begun.and_then(|begun| BirthNetwork::prepare(begun, namespaces, spec, procfs, judged));
         let network_made = network.is_some();
         let stage_line = line.try_clone()?;
-        let birth = Birth { cgroup: birthplace, network };
-        spawn(namespaces, stage_offsets, birth, channel, stage_line, creators, || {
+        let place = Birth { cgroup: birth.into.as_ref().map(AsFd::as_fd), network };
+        spawn(namespaces, stage_offsets, place, channel, stage_line, creators, || {
             Init {
                 record,
                 spec,
@@ -295,7 +308,7 @@ impl<'a> Plan<'a> {
                 gate,
                 namespaces,
                 staged,
-                born_in_cgroup: birthplace.is_some(),
+                birth,
                 network_made,
                 rootfs,
                 process: process.clone(),
@@ -420,12 +433,13 @@ impl Created {
         self.heard()
     }
 
-    /// Lets init go on to the exec, without waiting for it: [`Created::channel`] is readable when it has happened.
+    /// Lets init go on to the exec, where it has not been told so before, without waiting for it: [`Created::channel`] is
+    /// readable when it has happened.
     ///
     /// # Errors
     /// Where init has ended.
     pub fn open_gate(&self) -> Result<()> {
-        self.channel.send(&Message::Start)
+        if self.released { Ok(()) } else { self.channel.send(&Message::Start) }
     }
 
     /// The creator's end of the line to init.
@@ -444,6 +458,19 @@ impl Created {
             Some(other) => Err(Error::Other(format!("init said {other:?} instead of executing the program"))),
         }
     }
+}
+
+/// Looks at a new init, and leaves the processor to it where it waits for the creator's: they have half a millisecond of
+/// work to do beside each other, and a scheduler that packs work on few processors would have one wait for the other. Only
+/// for the first container of this process, as later ones would inherit a mask ([`processors::step_aside`]).
+fn leave_room(init: libc::pid_t) -> Option<ProcessId> {
+    static FIRST: AtomicBool = AtomicBool::new(true);
+    let (process, processor) = identity::locate(init).ok().flatten()?;
+    if FIRST.swap(false, Ordering::Relaxed) && processors::current() == Ok(processor) {
+        // There may be no other.
+        let _ = processors::step_aside();
+    }
+    Some(process)
 }
 
 fn has_creator_hooks(hooks: &Hooks) -> bool {

@@ -46,10 +46,20 @@ pub fn this_process() -> Result<ProcessId> {
 /// # Errors
 /// Where `/proc` cannot be read.
 pub fn identify(pid: libc::pid_t) -> Result<Option<ProcessId>> {
+    Ok(locate(pid)?.map(|(process, _)| process))
+}
+
+/// The same, and the processor that it was last on, or waits for.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn locate(pid: libc::pid_t) -> Result<Option<(ProcessId, usize)>> {
     let Some(stat) = stat(pid)? else { return Ok(None) };
-    let start_time = field(&stat, 22).and_then(|text| text.parse().ok());
-    let start_time = start_time.ok_or_else(|| Error::Other(format!("`/proc/{pid}/stat` has no start time")))?;
-    Ok(Some(ProcessId { pid, start_time }))
+    let number = |which, name: &str| {
+        let number = field(&stat, which).and_then(|text| text.parse::<u64>().ok());
+        number.ok_or_else(|| Error::Other(format!("`/proc/{pid}/stat` has no {name}")))
+    };
+    Ok(Some((ProcessId { pid, start_time: number(22, "start time")? }, number(39, "processor")? as usize)))
 }
 
 /// The raw wait status of a process that has ended and waits to be reaped by its parent; `None` where it does not, or this

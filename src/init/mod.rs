@@ -37,6 +37,7 @@ use crate::init::process::ProcessPlan;
 use crate::init::procfs::Procfs;
 use crate::init::rootfs::Rootfs;
 use crate::sys::process as calls;
+use crate::sys::wait::close_copies;
 
 /// Everything init needs.
 #[expect(missing_debug_implementations, reason = "holds functions")]
@@ -53,8 +54,8 @@ pub struct Init<'a> {
     pub namespaces: &'a Namespaces,
     /// See `namespaces`.
     pub staged: bool,
-    /// Init was born in its v2 cgroup.
-    pub born_in_cgroup: bool,
+    /// The cgroup that init is in from the beginning: born there on v2, while on v1 it goes there first of all.
+    pub birth: &'a cgroup::Entry,
     /// Init was born in the new network namespace.
     pub network_made: bool,
     /// The root filesystem, planned and opened.
@@ -144,6 +145,8 @@ impl Init<'_> {
 
     /// Everything up to the entered root file system; gives the cgroups that the payload enters.
     fn set_up(&mut self) -> Result<cgroup::Entry> {
+        self.birth.enter()?;
+        close_copies(&self.birth.tasks.iter().map(AsFd::as_fd).collect::<Vec<_>>());
         let user_namespace = self.namespaces.has(libc::CLONE_NEWUSER);
         if !user_namespace {
             self.process.outside(Some(self.procfs), None)?;
@@ -190,7 +193,7 @@ impl Init<'_> {
             Ok(())
         };
         // Whoever releases a container whose creator has died finds init by a cgroup, and a mount may take forever.
-        if !self.born_in_cgroup {
+        if self.birth.is_empty() {
             enter()?;
         }
         self.rootfs.mount(pid_namespace, &mut enter)?;

@@ -20,6 +20,7 @@ use crate::sys::path;
 #[derive(Debug)]
 pub struct Meter {
     memory: Option<(Version, PathBuf)>,
+    refusals: Refusals,
     /// `memory.max_usage_in_bytes` or `memory.peak`, opened once: on v2 a reset holds for the descriptor that made it.
     peak: Option<OwnedFd>,
     /// The peak that was forgotten.
@@ -27,9 +28,8 @@ pub struct Meter {
     /// The largest usage that was seen, where the kernel keeps no peak (v2 before Linux 5.19): never too much, and less than
     /// the truth for what came and went between two samples.
     seen: Cell<u64>,
-    pids: Option<PathBuf>,
+    pids_peak: Option<OwnedFd>,
     cpu: Option<(OwnedFd, Clock)>,
-    cpu_directory: Option<(Version, PathBuf)>,
     oom_event: Option<EventFd>,
     pids_events: Option<OwnedFd>,
     /// `cpu.pressure` of the v2 hierarchy, which a hybrid host has too.
@@ -83,12 +83,46 @@ const PAGE: u64 = 4096;
 /// charges in such steps would be taken for a victim of the host.
 const LARGEST_CHARGE: u64 = 8 * PAGE;
 
-#[derive(Debug, Clone, Copy)]
+/// What counts CPU time.
+#[derive(Debug)]
 enum Clock {
-    /// `cpuacct.usage`, ns.
-    Nanoseconds,
+    /// `cpuacct.usage`, ns; `usage_user` and `usage_sys` are its parts.
+    Nanoseconds { user: Option<OwnedFd>, system: Option<OwnedFd> },
     /// `usage_usec` of `cpu.stat`.
     CpuStat,
+}
+
+/// What counts charges of memory that were refused, and what came of them. Kept open, as everything that is read at the end:
+/// a file is opened while init sets itself up and nobody waits for it.
+#[derive(Debug)]
+enum Refusals {
+    Unknown,
+    /// `memory.failcnt`, `memory.memsw.failcnt` where swap is accounted, `memory.oom_control`.
+    V1 {
+        failcnt: Option<OwnedFd>,
+        with_swap: Option<OwnedFd>,
+        control: Option<OwnedFd>,
+    },
+    /// `memory.events` and `memory.events.local`.
+    V2 {
+        events: Option<OwnedFd>,
+        local: Option<OwnedFd>,
+    },
+}
+
+impl Refusals {
+    fn open(memory: Option<&(Version, PathBuf)>) -> Refusals {
+        let Some((version, path)) = memory else { return Refusals::Unknown };
+        let open = |file: &str| open(&path.join(file)).ok();
+        match version {
+            Version::V1 => Refusals::V1 {
+                failcnt: open("memory.failcnt"),
+                with_swap: open("memory.memsw.failcnt"),
+                control: open("memory.oom_control"),
+            },
+            Version::V2 => Refusals::V2 { events: open("memory.events"), local: open("memory.events.local") },
+        }
+    }
 }
 
 impl Meter {
@@ -106,10 +140,12 @@ impl Meter {
         };
         let memory = place(Controller::Memory);
         let pids = place(Controller::Pids).map(|(_, path)| path);
-        let cpu_directory =
-            place(Controller::Cpuacct).or_else(|| place(Controller::Cpu).filter(|it| it.0 == Version::V2));
-        let cpu = match &cpu_directory {
-            Some((Version::V1, path)) => Some((open(&path.join("cpuacct.usage"))?, Clock::Nanoseconds)),
+        let cpu = match place(Controller::Cpuacct).or_else(|| place(Controller::Cpu).filter(|it| it.0 == Version::V2)) {
+            Some((Version::V1, path)) => {
+                let part = |file: &str| open(&path.join(file)).ok();
+                let clock = Clock::Nanoseconds { user: part("cpuacct.usage_user"), system: part("cpuacct.usage_sys") };
+                Some((open(&path.join("cpuacct.usage"))?, clock))
+            }
             Some((Version::V2, path)) => Some((open(&path.join("cpu.stat"))?, Clock::CpuStat)),
             None => None,
         };
@@ -130,13 +166,14 @@ impl Meter {
             directory.path.join(if leaf { "payload/cpu.pressure" } else { "cpu.pressure" })
         });
         Ok(Meter {
+            refusals: Refusals::open(memory.as_ref()),
             memory,
             peak,
             before: Cell::new(0),
             seen: Cell::new(0),
-            pids,
+            // Linux 6.1.
+            pids_peak: pids.and_then(|path| open(&path.join("pids.peak")).ok()),
             cpu,
-            cpu_directory,
             oom_event,
             pids_events,
             // Not every kernel keeps it.
@@ -153,7 +190,7 @@ impl Meter {
         let (file, clock) = self.cpu.as_ref()?;
         let text = read_open(file.as_fd())?;
         match clock {
-            Clock::Nanoseconds => text.trim().parse::<u64>().ok().map(|ns| ns / 1000),
+            Clock::Nanoseconds { .. } => text.trim().parse::<u64>().ok().map(|ns| ns / 1000),
             Clock::CpuStat => keyed(&text, "usage_usec"),
         }
     }
@@ -238,19 +275,19 @@ impl Meter {
             memory_peak_bytes: self.peak(),
             oom: self.oom(memory_limit),
             pids_limit_hits: self.pids_limit_hits(),
-            pids_peak: self.pids.as_ref().and_then(|path| number(&path.join("pids.peak"))),
+            pids_peak: number(self.pids_peak.as_ref()),
             memory_split: None,
         }
     }
 
     fn cpu_split(&self) -> (Option<u64>, Option<u64>) {
-        match &self.cpu_directory {
-            Some((Version::V1, path)) => {
-                let us = |file: &str| number(&path.join(file)).map(|ns| ns / 1000);
-                (us("cpuacct.usage_user"), us("cpuacct.usage_sys"))
+        match &self.cpu {
+            Some((_, Clock::Nanoseconds { user, system })) => {
+                let us = |file: &Option<OwnedFd>| number(file.as_ref()).map(|ns| ns / 1000);
+                (us(user), us(system))
             }
-            Some((Version::V2, path)) => {
-                let text = read(&path.join("cpu.stat")).unwrap_or_default();
+            Some((stat, Clock::CpuStat)) => {
+                let text = read_open(stat.as_fd()).unwrap_or_default();
                 (keyed(&text, "user_usec"), keyed(&text, "system_usec"))
             }
             None => (None, None),
@@ -268,31 +305,30 @@ impl Meter {
     /// Looks at the usage where the kernel keeps no peak.
     fn look(&self) {
         if let (None, Some((Version::V2, path))) = (&self.peak, &self.memory) {
-            let now = number(&path.join("memory.current")).unwrap_or(0);
+            let now = read(&path.join("memory.current")).and_then(|text| text.trim().parse().ok()).unwrap_or(0);
             self.seen.set(self.seen.get().max(now));
         }
     }
 
     fn oom(&self, memory_limit: u64) -> Oom {
-        match &self.memory {
-            None => Oom::Unknown,
-            Some((Version::V1, path)) => {
-                let failcnt = number(&path.join("memory.failcnt"));
-                // Missing where swap is not accounted; then memory.failcnt alone counts.
-                let with_swap = number(&path.join("memory.memsw.failcnt")).unwrap_or(0);
+        let count = |file: &Option<OwnedFd>, key: &str| keyed(&read_open(file.as_ref()?.as_fd())?, key);
+        match &self.refusals {
+            Refusals::Unknown => Oom::Unknown,
+            Refusals::V1 { failcnt, with_swap, control } => {
+                // Without accounting of swap memory.failcnt alone counts.
+                let with_swap = number(with_swap.as_ref()).unwrap_or(0);
                 Oom::V1 {
-                    kills: read(&path.join("memory.oom_control")).and_then(|text| keyed(&text, "oom_kill")),
+                    kills: count(control, "oom_kill"),
                     event_fired: self.oom_event.as_ref().map(|event| event.read().is_ok_and(|count| count > 0)),
-                    failcnt: failcnt.map(|count| count + with_swap),
+                    failcnt: number(failcnt.as_ref()).map(|count| count + with_swap),
                     // The program may have been quicker than its supervisor.
                     peak_at_limit: self
                         .peak()
                         .map(|peak| peak.max(self.before.get()) + LARGEST_CHARGE + PAGE > memory_limit),
                 }
             }
-            Some((Version::V2, path)) => {
-                let count = |file: &str, key: &str| read(&path.join(file)).and_then(|text| keyed(&text, key));
-                Oom::V2 { kills: count("memory.events", "oom_kill"), local_oom: count("memory.events.local", "oom") }
+            Refusals::V2 { events, local } => {
+                Oom::V2 { kills: count(events, "oom_kill"), local_oom: count(local, "oom") }
             }
         }
     }
@@ -315,7 +351,7 @@ fn open(file: &Path) -> Result<OwnedFd> {
 }
 
 /// The whole of a small file that is kept open, from its beginning.
-fn read_open(file: BorrowedFd<'_>) -> Option<String> {
+pub(super) fn read_open(file: BorrowedFd<'_>) -> Option<String> {
     let mut buffer = [0u8; 1024];
     let length = nix::sys::uio::pread(file, &mut buffer, 0).ok()?;
     String::from_utf8(buffer[..length].to_vec()).ok()
@@ -325,8 +361,8 @@ fn read(file: &Path) -> Option<String> {
     std::fs::read_to_string(file).ok()
 }
 
-fn number(file: &Path) -> Option<u64> {
-    read(file)?.trim().parse().ok()
+fn number(file: Option<&OwnedFd>) -> Option<u64> {
+    read_open(file?.as_fd())?.trim().parse().ok()
 }
 
 /// The value of `key` in lines of `key value`.

@@ -3,12 +3,17 @@
 //! Noise never changes a verdict. It can mark one as worth another try: where a program has exceeded a time limit by so
 //! little that its own waiting explains it, and it cannot have been waiting for itself.
 
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::OnceLock;
+
 use super::cause::{Cause, Status};
 use super::evidence::{Evidence, Noise};
 use super::limits::Limits;
-use super::meter::Meter;
+use super::meter::{Meter, read_open};
 use super::verdict::Verdict;
 use crate::cgroup::stats::Psi;
+use crate::sys::path;
 
 /// A share of the wall limit, 1/10: a program that has waited for less was over the limit by its own doing.
 const WALL_SHARE: u64 = 10;
@@ -26,11 +31,16 @@ pub struct Counters {
     throttled_us: Option<u64>,
 }
 
+/// The machine's pressure files, kept open: each run reads them twice.
+static MACHINE: OnceLock<[Option<OwnedFd>; 3]> = OnceLock::new();
+
 impl Counters {
     /// Now.
     pub fn read(meter: &Meter) -> Counters {
-        let machine = ["cpu", "memory", "io"]
-            .map(|resource| some_total(&std::fs::read_to_string(format!("/proc/pressure/{resource}")).ok()?));
+        let open =
+            |resource: &str| path::open(Path::new("/proc/pressure").join(resource).as_path(), libc::O_RDONLY).ok();
+        let files = MACHINE.get_or_init(|| ["cpu", "memory", "io"].map(open));
+        let machine = files.each_ref().map(|file| some_total(&read_open(file.as_ref()?.as_fd())?));
         Counters { machine, run_queue_us: meter.run_queue_us(), throttled_us: meter.throttled_us() }
     }
 

@@ -22,6 +22,7 @@ pub mod path;
 pub mod pidfd;
 pub mod proc_handle;
 pub mod process;
+pub mod processors;
 pub mod seccomp;
 pub mod socket;
 pub mod stage;

@@ -4,6 +4,7 @@
 //! it that shares the table of descriptors and nothing else: with shared memory, each page that the program touches
 //! meanwhile would be told to the other processor. Where it is not wanted after all, the program's end waits for it.
 
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicI32, Ordering};
 
 use super::{CLOSE, FCNTL, call};
@@ -32,8 +33,39 @@ pub(super) fn begin() {
         }
         match call(CLONE, [CLONE_FILES, 0, 0, 0, 0]) {
             0 => make(),
-            child if child > 0 => CHILD.store(child as i32, Ordering::Relaxed),
+            child if child > 0 => {
+                CHILD.store(child as i32, Ordering::Relaxed);
+                move_over(child as usize);
+            }
             _ => {}
+        }
+    }
+}
+
+/// Sends the child to another processor than this one: a scheduler that packs work on few of them (as of virtual machines)
+/// would leave it behind its parent, which has a millisecond to work before it needs the child's. It may come back at once,
+/// so that a processor that runs out of work can take it.
+fn move_over(child: usize) {
+    const SCHED_SETAFFINITY: usize = 203;
+    const SCHED_GETAFFINITY: usize = 204;
+    const GETCPU: usize = 309;
+    // The kernel's largest mask has 8192 bits. Not filled here: that would be a call of `memset`.
+    let mut mask = MaybeUninit::<[u64; 128]>::uninit();
+    let words = mask.as_mut_ptr().cast::<u64>();
+    let mut own = 0_u32;
+    // SAFETY: the kernel writes a number, and as many bytes of the mask as it returns, and reads no more; the word is one of
+    // those.
+    unsafe {
+        call(GETCPU, [&raw mut own as usize, 0, 0, 0, 0]);
+        let size = call(SCHED_GETAFFINITY, [0, size_of_val(&mask), words as usize, 0, 0]).max(0) as usize;
+        if own as usize / 64 < size / 8 {
+            let word = words.add(own as usize / 64);
+            let all = *word;
+            *word = all & !(1 << (own % 64));
+            // Refused where there is no other.
+            call(SCHED_SETAFFINITY, [child, size, words as usize, 0, 0]);
+            *word = all;
+            call(SCHED_SETAFFINITY, [child, size, words as usize, 0, 0]);
         }
     }
 }
