@@ -478,3 +478,30 @@ fn the_message_queues_of_a_user_namespace_belong_to_its_root() {
     assert_eq!(owner, "0:0");
     assert_ne!(ipc, host.to_str().unwrap(), "the IPC namespace is the host's");
 }
+
+/// The kernel makes a network namespace while the program starts, which takes another processor: a scheduler that packs
+/// work on few would leave the helper behind its parent.
+#[test]
+fn the_helper_is_sent_to_another_processor_and_may_come_back() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(sh("true"));
+    let trace = t.path("trace");
+    let traced =
+        format!("exec strace -f -qq -e trace=clone,sched_getaffinity,sched_setaffinity -o {} \"$@\"", trace.display());
+    t.shell(&traced, &["run", "--bundle", c.bundle.to_str().unwrap(), &c.id]).ok();
+    let calls = fs::read_to_string(&trace).unwrap();
+    let list = |line: &str| line[line.find('[').unwrap()..=line.find(']').unwrap()].to_owned();
+    let helper = calls.lines().find(|line| line.contains("flags=CLONE_FILES)")).expect(&calls);
+    let helper = format!("sched_setaffinity({}, ", helper.rsplit(' ').next().unwrap());
+    let given: Vec<String> = calls.lines().filter(|line| line.contains(&helper)).map(list).collect();
+    let own = list(calls.lines().find(|line| line.contains("sched_getaffinity")).expect(&calls));
+    let others = own.trim_matches(['[', ']']).split(' ').count() - 1;
+    match given.as_slice() {
+        // Where there is no other the first is refused.
+        [there, back] => {
+            assert!(there.split(' ').filter(|it| *it != "[]").count() == others && *back == own, "{calls}")
+        }
+        other => panic!("{other:?}: {calls}"),
+    }
+}

@@ -279,6 +279,27 @@ fn without_a_cpuset_the_parents_is_inherited() {
     assert!(!c.cgroup_file("cpuset", "cpuset.mems").is_empty());
 }
 
+/// Linux 6.2 keeps a mask that a process has been given, also where its cpuset gets more processors: the runtime must not have
+/// made one of what it may use itself.
+#[test]
+fn the_creators_cpuset_is_no_mask_of_the_container() {
+    let root = std::path::Path::new("/sys/fs/cgroup/cpuset");
+    let allowed = |status: &str| status.lines().find(|line| line.starts_with("Cpus_allowed_list:")).map(str::to_owned);
+    let all = allowed(&std::fs::read_to_string("/proc/self/status").unwrap()).unwrap();
+    if !root.exists() || !all.contains(['-', ',']) {
+        return report_skip("there is no cpuset of cgroup v1 here, or only one processor");
+    }
+    let t = Test::new();
+    let narrow = root.join(format!("narrow-{}", t.tag));
+    let c = t.bundle(spec().args(&["grep", "Cpus_allowed_list", "/proc/self/status"]));
+    let script = "mkdir $0 && echo 0 >$0/cpuset.cpus && cat $0/../cpuset.mems >$0/cpuset.mems && echo $$ >$0/tasks || exit 9; exec \"$@\"";
+    let script = script.replace("$0", narrow.to_str().unwrap());
+    let run = t.shell(&script, &["run", "--bundle", c.bundle.to_str().unwrap(), &c.id]);
+    std::fs::remove_dir(&narrow).unwrap();
+    assert_eq!(run.ok().line(), all);
+    t.assert_nothing_left();
+}
+
 #[test]
 fn the_pids_limit_is_written_and_holds() {
     resources(json!({"pids": {"limit": 17}}), &[("pids", "pids.max", "17")]);

@@ -370,6 +370,6 @@ impl Plan {
     }
 }
 
-fn is_payload(directory: &Directory) -> bool {
+pub(super) fn is_payload(directory: &Directory) -> bool {
     directory.controllers.iter().any(|controller| PAYLOAD.contains(controller))
 }

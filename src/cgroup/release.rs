@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::backend::{Backend, backend};
-use super::create::Cgroup;
+use super::create::{Cgroup, is_payload};
 use super::file::Dir;
 use super::layout::{Controller, Version};
 use super::systemd;
@@ -262,6 +262,16 @@ impl Cgroup {
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// Removes the v1 directories that only the payload was in ([`Plan::payload_leaf`](super::Plan::payload_leaf)), where
+    /// nobody is in them any more. What stays is for [`Cgroup::remove`].
+    pub fn remove_payload(&self) {
+        let apart = self.plan.payload_leaf && self.plan.unit.is_none();
+        let directories = self.plan.directories.iter().filter(|it| apart && it.version == Version::V1 && !it.shared);
+        for directory in directories.filter(|it| is_payload(it)) {
+            let _ = rmdir(&directory.path);
         }
     }
 

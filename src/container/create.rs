@@ -375,10 +375,6 @@ impl<'a> Plan<'a> {
         let conversation = Conversation { channel, child: &child.pidfd };
         let pid = child.pid;
         let linux = spec.linux().as_ref();
-        if self.namespaces.has(libc::CLONE_NEWUSER) {
-            // Here are the privileges for them, and init has none in the first user namespace any more.
-            self.process.outside(Some(&self.procfs), Some(pid))?;
-        }
         if self.namespaces.new & libc::CLONE_NEWUSER != 0 {
             crate::init::user_namespace::write_mappings(&self.procfs, pid, linux, self.options.rootless)?;
             conversation.tell(&Message::Mapped, &[])?;
@@ -389,6 +385,10 @@ impl<'a> Plan<'a> {
                 conversation.expect(&Message::Clocks)?;
                 crate::init::time_offsets::write(&self.procfs, Some(pid), offsets)?;
             }
+        }
+        if self.namespaces.has(libc::CLONE_NEWUSER) {
+            // Here are the privileges for them, and init has none in the first user namespace any more.
+            self.process.outside(Some(&self.procfs), Some(pid))?;
         }
         if self.rootfs.is_lent() {
             conversation.lend(&self.rootfs.lend(child)?)?;

@@ -84,8 +84,8 @@ impl Reaper<'_> {
         process::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).at("make", "init undumpable")?;
         // Above all the supervisor's own end of the line, which init must see closing.
         wait::close_all_but(&[self.line.as_fd(), signals.as_fd()]).at("close", "descriptors")?;
-        let ended = self.reap_until(pid, &signals)?;
-        let _ = wait::kill_namespace();
+        let mut ended = self.reap_until(pid, &signals)?;
+        ended.alone = wait::kill_namespace() == Err(Errno::ESRCH);
         self.report(ended)
     }
 
@@ -194,6 +194,7 @@ fn ended(waited: Waited, exec_completed: bool) -> Ended {
         voluntary_switches: waited.voluntary_switches,
         forced_switches: waited.forced_switches,
         exec_completed,
+        alone: false,
         files: None,
     }
 }

@@ -62,6 +62,8 @@ pub struct Ended {
     pub forced_switches: u64,
     /// A watched exec completed.
     pub exec_completed: bool,
+    /// Nobody but init was left in the namespace, so that the counters are final.
+    pub alone: bool,
     /// Whether the places it could write to were looked at, and what was found.
     pub files: Option<FilesSeen>,
 }
@@ -160,7 +162,8 @@ fn encode(report: &Report) -> Vec<u8> {
                 | u64::from(ended.files.is_some()) << 1
                 | u64::from(files.at_size_limit) << 2
                 | u64::from(files.no_free_blocks) << 3
-                | u64::from(files.no_free_inodes) << 4;
+                | u64::from(files.no_free_inodes) << 4
+                | u64::from(ended.alone) << 5;
             numbers = [
                 ended.at_ns,
                 ended.status as u32 as u64,
@@ -223,6 +226,7 @@ fn decode(bytes: &[u8]) -> Option<Report> {
                 voluntary_switches: number(6),
                 forced_switches: number(7),
                 exec_completed: bits & 1 != 0,
+                alone: bits & 32 != 0,
                 files: (bits & 2 != 0).then_some(files),
             })
         }
@@ -253,6 +257,7 @@ mod tests {
                 voluntary_switches: 5,
                 forced_switches: 6,
                 exec_completed: true,
+                alone: true,
                 files: None,
             }),
             Report::Ended(Ended { files: Some(seen), ..Ended::default() }),

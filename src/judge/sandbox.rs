@@ -57,17 +57,47 @@ pub struct Place {
     pub outside: PathBuf,
     /// In the sandbox.
     pub inside: PathBuf,
+    /// What the host had there.
+    pub kind: Kind,
+}
+
+/// What a place is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// Not there.
+    Missing,
+    /// A link on the host, shown under its own name: it must be one in the sandbox, to this.
+    Link(PathBuf),
+    /// A directory.
+    Directory,
+    /// A file.
+    File,
 }
 
 impl Place {
     /// Shown under its own name.
     pub fn same(path: PathBuf) -> Place {
-        Place { inside: path.clone(), outside: path }
+        let kind = match std::fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_symlink() => std::fs::read_link(&path).map_or(Kind::Missing, Kind::Link),
+            other => Kind::of(other),
+        };
+        Place { inside: path.clone(), outside: path, kind }
     }
 
-    /// Whether it must be a link in the sandbox: it is one on the host, and shown under its own name.
-    pub fn link(&self) -> bool {
-        self.inside == self.outside && std::fs::symlink_metadata(&self.outside).is_ok_and(|it| it.is_symlink())
+    /// Shown under another name: what a link leads to.
+    pub fn elsewhere(outside: PathBuf, inside: PathBuf) -> Place {
+        let kind = Kind::of(std::fs::metadata(&outside));
+        Place { outside, inside, kind }
+    }
+}
+
+impl Kind {
+    fn of(metadata: std::io::Result<std::fs::Metadata>) -> Kind {
+        match metadata {
+            Ok(metadata) if metadata.is_dir() => Kind::Directory,
+            Ok(_) => Kind::File,
+            Err(_) => Kind::Missing,
+        }
     }
 }
 
@@ -127,7 +157,7 @@ pub fn configure(template: &Value, setting: &Setting<'_>) -> Result<Spec> {
         }
     }
     for place in setting.places {
-        if !place.link() && place.outside.exists() {
+        if matches!(place.kind, Kind::Directory | Kind::File) {
             push(&mut config["mounts"], bind(&place.outside, &place.inside, &["rbind", "rro", "rnosuid", "rnodev"]));
         }
     }
@@ -293,7 +323,7 @@ mod tests {
         let base = Library::embedded().base().unwrap();
         let args = ["/bin/true".to_owned()];
         let env = ["A=b".to_owned()];
-        let elsewhere = Place { outside: "/usr".into(), inside: "/toolchain/x".into() };
+        let elsewhere = Place::elsewhere("/usr".into(), "/toolchain/x".into());
         let places = [Place::same("/usr".into()), Place::same("/nowhere".into()), elsewhere];
         let setting = Setting { args: Some(&args), env: &env, places: &places, ..setting(&limits) };
         let spec = configure(&base.config, &setting).unwrap();

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::sandbox::{Place, Share};
+use super::sandbox::{Kind, Place, Share};
 use crate::error::{At, Error, Result};
 
 /// The staged files of one sandbox: its bundle directory, and the root file system it uses.
@@ -170,14 +170,15 @@ fn skeleton_name(places: &[Place]) -> String {
     let mut hash = Sha256::new();
     hash.update([PASSWD, GROUP].concat());
     for place in places {
-        let link = if place.link() { std::fs::read_link(&place.outside).ok() } else { None };
-        if link.is_some() || place.outside.exists() {
-            let kind: &[u8] = if place.outside.is_dir() { b"d" } else { b"f" };
-            let target = link.unwrap_or_default();
-            for part in [place.inside.as_os_str().as_bytes(), kind, target.as_os_str().as_bytes()] {
-                hash.update(part);
-                hash.update([0]);
-            }
+        let (kind, target): (&[u8], _) = match &place.kind {
+            Kind::Missing => continue,
+            Kind::Link(target) => (b"l", target.as_path()),
+            Kind::Directory => (b"d", Path::new("")),
+            Kind::File => (b"f", Path::new("")),
+        };
+        for part in [place.inside.as_os_str().as_bytes(), kind, target.as_os_str().as_bytes()] {
+            hash.update(part);
+            hash.update([0]);
         }
     }
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
@@ -195,12 +196,13 @@ fn fill(rootfs: &Path, places: &[Place], shares: &[Share]) -> Result<()> {
     put(&rootfs.join("etc/passwd"), PASSWD.as_bytes(), 0o444)?;
     put(&rootfs.join("etc/group"), GROUP.as_bytes(), 0o444)?;
     for shown in places {
-        if shown.link() {
-            let at = place(rootfs, &shown.inside)?;
-            let target = std::fs::read_link(&shown.outside).at("read the link", shown.outside.display())?;
-            std::os::unix::fs::symlink(target, &at).at("make the link", at.display())?;
-        } else if let Ok(metadata) = std::fs::metadata(&shown.outside) {
-            mount_point(rootfs, &shown.inside, metadata.is_dir())?;
+        match &shown.kind {
+            Kind::Missing => {}
+            Kind::Link(target) => {
+                let at = place(rootfs, &shown.inside)?;
+                std::os::unix::fs::symlink(target, &at).at("make the link", at.display())?;
+            }
+            kind => mount_point(rootfs, &shown.inside, *kind == Kind::Directory)?,
         }
     }
     for share in shares {
@@ -272,10 +274,10 @@ mod tests {
         std::fs::create_dir(&host).unwrap();
         std::os::unix::fs::symlink("usr/bin", host.join("bin")).unwrap();
         std::fs::write(host.join("file"), "").unwrap();
-        let elsewhere = Place { outside: host.join("bin/.."), inside: "/toolchain/x".into() };
+        std::fs::create_dir_all(host.join("usr/bin")).unwrap();
+        let elsewhere = Place::elsewhere(host.join("bin/.."), "/toolchain/x".into());
         let paths = [host.join("file"), host.join("missing"), host.join("bin")].map(Place::same);
         let places: Vec<Place> = paths.into_iter().chain([elsewhere]).collect();
-        std::fs::create_dir_all(host.join("usr/bin")).unwrap();
         let share = |inside: &str| Share { inside: inside.into(), outside: host.clone(), writable: false };
         let stage = Stage::make(root.path(), "a", &places, &[share("/data/here")]).unwrap();
         let at = |name: &str| stage.rootfs().join(host.strip_prefix("/").unwrap()).join(name);

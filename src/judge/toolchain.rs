@@ -85,7 +85,7 @@ fn seek(language: &Language) -> Result<Found, String> {
     let mut places: Vec<Place> = toolchain.paths.iter().flat_map(|path| expand(path)).map(Place::same).collect();
     if let Some(directory) = &toolchain.directory {
         let printed = locate(directory).map_err(|reason| format!("`{}`: {reason}", directory.command.join(" ")))?;
-        places.push(Place { outside: printed, inside: directory.at.clone() });
+        places.push(Place::elsewhere(printed, directory.at.clone()));
     }
     let needs = if toolchain.needs.is_empty() { toolchain.probe.get(..1) } else { Some(&toolchain.needs[..]) };
     let path = search_path(language, &places);

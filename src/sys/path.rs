@@ -205,18 +205,25 @@ pub fn is_read_only(fd: BorrowedFd<'_>) -> Result<bool> {
 /// # Errors
 /// As `statx(2)`, and as `open(2)` of `/proc/self/fdinfo`.
 pub fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
+    match statx_mount_id(fd, c"", libc::AT_EMPTY_PATH)? {
+        Some(id) => Ok(id),
+        None => mount_id_by_procfs(fd),
+    }
+}
+
+/// The id where the kernel tells it.
+fn statx_mount_id(directory: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<Option<u64>> {
     const STATX_MNT_ID: u32 = 0x1000;
     let mut stat = std::mem::MaybeUninit::<libc::statx>::uninit();
-    // SAFETY: a valid descriptor, a constant string and room for one `statx`.
-    let done =
-        unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_MNT_ID, stat.as_mut_ptr()) };
+    // SAFETY: a valid descriptor, a NUL-terminated string and room for one `statx`.
+    let done = unsafe { libc::statx(directory.as_raw_fd(), path.as_ptr(), flags, STATX_MNT_ID, stat.as_mut_ptr()) };
     match check(done.into()) {
         Ok(_) => {
             // SAFETY: the call succeeded, so the kernel has filled it in.
             let stat = unsafe { stat.assume_init() };
-            if stat.stx_mask & STATX_MNT_ID == 0 { mount_id_by_procfs(fd) } else { Ok(stat.stx_mnt_id) }
+            Ok((stat.stx_mask & STATX_MNT_ID != 0).then_some(stat.stx_mnt_id))
         }
-        Err(Errno::ENOSYS | Errno::EPERM) => mount_id_by_procfs(fd),
+        Err(Errno::ENOSYS | Errno::EPERM) => Ok(None),
         Err(errno) => Err(errno),
     }
 }
@@ -230,7 +237,10 @@ fn mount_id_by_procfs(fd: BorrowedFd<'_>) -> Result<u64> {
 /// # Errors
 /// As `open(2)`, and as [`mount_id`].
 pub fn mount_id_of(path: &CStr) -> Result<u64> {
-    mount_id(openat(CWD, path, libc::O_PATH | libc::O_NOFOLLOW, 0)?.as_fd())
+    match statx_mount_id(CWD, path, libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT)? {
+        Some(id) => Ok(id),
+        None => mount_id_by_procfs(openat(CWD, path, libc::O_PATH | libc::O_NOFOLLOW, 0)?.as_fd()),
+    }
 }
 
 /// A number that procfs tells of an open descriptor (`/proc/self/fdinfo`, proc(5)).

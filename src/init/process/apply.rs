@@ -98,7 +98,7 @@ impl ProcessPlan {
             done => done.at("chdir to cwd", self.cwd.to_string_lossy()).map(|()| true)?,
         };
 
-        self.capabilities.drop_bounding()?;
+        self.drop_bounding()?;
         self.change_ids(early.is_some())?;
         if !entered {
             attributes::chdir(&self.cwd).at("chdir to cwd", self.cwd.to_string_lossy())?;
@@ -118,6 +118,18 @@ impl ProcessPlan {
         if environment::get(&self.envp, "HOME").is_none_or(<[u8]>::is_empty) {
             self.envp.retain(|variable| variable.as_bytes() != b"HOME=");
             self.envp.push(environment::home_of(self.uid));
+        }
+        Ok(())
+    }
+
+    /// Drops from the bounding set what is not to stay; once. The caller keeps what it has until it executes something, so
+    /// this may come long before the rest of [`ProcessPlan::apply`] where nothing else is executed before.
+    ///
+    /// # Errors
+    /// As [`CapabilitySets::drop_bounding`](super::capabilities::CapabilitySets::drop_bounding).
+    pub fn drop_bounding(&mut self) -> Result<()> {
+        if !std::mem::replace(&mut self.bounding_dropped, true) {
+            self.capabilities.drop_bounding()?;
         }
         Ok(())
     }

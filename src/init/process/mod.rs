@@ -124,6 +124,7 @@ pub struct ProcessPlan {
     pub console_size: Option<ConsoleSize>,
     /// What could not be given and is no reason to refuse, in words.
     pub warnings: Vec<String>,
+    bounding_dropped: bool,
     any_user_namespace: bool,
     preserve_fds: u32,
     own_stdio: bool,
@@ -194,6 +195,7 @@ impl ProcessPlan {
             terminal: process.terminal().unwrap_or(false),
             console_size: process.console_size().filter(|size| size.height() > 0 || size.width() > 0),
             warnings,
+            bounding_dropped: false,
             any_user_namespace: setting.user_namespace || setting.below_user_namespace,
             preserve_fds: setting.preserve_fds,
             own_stdio: setting.own_stdio,

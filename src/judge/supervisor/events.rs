@@ -136,6 +136,9 @@ impl Watch<'_> {
             Report::Ended(ended) => {
                 self.ended = Some(ended);
                 self.over();
+                if ended.alone {
+                    self.use_the_wait();
+                }
             }
             Report::Artefact(missing) => match fd {
                 Some(fd) => self.artefact = Some(fd),

@@ -133,6 +133,8 @@ pub struct Watch<'a> {
     pub(super) cpu_pace: CpuPace,
     /// How disturbed it was at the exec.
     pub(super) noise: Option<Counters>,
+    /// The counters have been read for the last time.
+    pub(super) counted: bool,
     pub(super) memory_split: Option<MemorySplit>,
     pub(super) evidence: Evidence,
     pub(super) artefact: Option<OwnedFd>,
@@ -168,6 +170,7 @@ impl<'a> Watch<'a> {
             memory_check: None,
             pids_window: PidsWindow::new(),
             noise: None,
+            counted: false,
             memory_split: None,
             evidence: Evidence::default(),
             artefact: None,
@@ -248,8 +251,29 @@ impl<'a> Watch<'a> {
         self.exec.map(|exec| wait::monotonic_ns().saturating_sub(exec.at_ns) / 1000)
     }
 
+    /// Reads all counters, once: they are final when nobody of the payload is left.
+    fn count(&mut self) {
+        if !std::mem::replace(&mut self.counted, true) {
+            self.evidence.cgroup = self.meter.read(self.setup_cpu_us(), self.limits.memory_bytes);
+            if let Some(before) = self.noise {
+                self.evidence.noise = before.since(&self.meter);
+            }
+        }
+    }
+
+    /// What the end would have to do otherwise, while init dies and nobody else is left: the kernel takes as long for that
+    /// as for all of this.
+    pub(super) fn use_the_wait(&mut self) {
+        self.count();
+        let streams_open = [&self.stdout, &self.stderr].into_iter().flatten().any(Capture::is_open);
+        if let Some(Container::Made(created)) = self.container.as_ref().filter(|_| !streams_open) {
+            created.record.cgroup.open().remove_payload();
+        }
+    }
+
     /// The end: the container, which is still to be released, and what was seen.
     pub(super) fn finish(mut self) -> (Option<Container<'a>>, Outcome) {
+        self.count();
         let setup_cpu_us = self.setup_cpu_us();
         let limits = &self.limits;
         if let (Some(exec), Some(ended)) = (self.exec, self.ended) {
@@ -268,7 +292,6 @@ impl<'a> Watch<'a> {
                 no_free_inodes: seen.map(|files| files.no_free_inodes),
             };
         }
-        self.evidence.cgroup = self.meter.read(setup_cpu_us, limits.memory_bytes);
         self.evidence.cgroup.memory_split = self.memory_split;
         self.evidence.streams = Streams {
             stdin_bytes: self.stdin.bytes(),
@@ -276,9 +299,6 @@ impl<'a> Watch<'a> {
             stderr_bytes: self.stderr.as_ref().map(Capture::total),
             joined: false,
         };
-        if let Some(before) = self.noise {
-            self.evidence.noise = before.since(&self.meter);
-        }
         let kept = |capture: Option<Capture>| capture.map(Capture::into_kept).unwrap_or_default();
         let outcome = Outcome {
             evidence: self.evidence,
