@@ -2,17 +2,33 @@
 //!
 //! A command's options are described only when it is the one that was called, and the other commands not at all where
 //! the line makes sense: describing all takes longer than everything else between the start of this program and its first
-//! call for a container.
+//! call for a container. Nor is it then a command of another: clap copies what holds for all of them, and reads it twice.
 
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 
+use super::global::Global;
 use super::{
     batch, calibrate, checkpoint, create, delete, events, exec, features, health, isolate, kill, languages, list,
     manual, metrics, pause, ps, reference, restore, run, schema, spec, start, state, update, verdict,
 };
+
+/// Whether words are options of the definition with their values, and nothing else. What is not certain is not.
+fn are_options(words: &[OsString], definition: &clap::Command) -> bool {
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let Some(option) = word.to_str().and_then(|word| word.strip_prefix("--")) else { return false };
+        let (name, given) = option.split_once('=').map_or((option, false), |(name, _)| (name, true));
+        let Some(argument) = definition.get_arguments().find(|it| it.get_long() == Some(name)) else { return false };
+        let takes = argument.get_action().takes_values() && !argument.is_require_equals_set();
+        if takes && !given && words.next().is_none() {
+            return false;
+        }
+    }
+    true
+}
 
 macro_rules! commands {
     ($($(#[doc = $about:literal])+ $(#[$hidden:ident])? $variant:ident($name:literal, $args:ty),)+) => {
@@ -23,14 +39,23 @@ macro_rules! commands {
         }
 
         impl Command {
-            /// Adds to a definition the one command that the first of the words to be any command's name calls, unless
-            /// that word is the value of an option.
-            pub fn augment_called(definition: clap::Command, words: &[OsString]) -> clap::Command {
-                let called = words.iter().skip(1).find_map(|word| match word.to_str() {
-                    $(Some($name) => Some(<$args>::augment_args(clap::Command::new($name))),)+
+            /// Reads a line that makes sense: the first of its words to be a command's name calls that, and what stands
+            /// before are options of every command.
+            pub fn called(words: &[OsString]) -> Option<(Global, Command)> {
+                let at = words.iter().skip(1).position(|word| word.to_str().is_some_and(Self::has_subcommand))? + 1;
+                let definition = Global::augment_args(clap::Command::new("rustbox"));
+                if !are_options(&words[1..at], &definition) {
+                    return None;
+                }
+                let line = words[..at].iter().chain(&words[at + 1..]);
+                match words[at].to_str()? {
+                    $($name => {
+                        let mut matches = <$args>::augment_args(definition).try_get_matches_from(line).ok()?;
+                        let global = Global::from_arg_matches_mut(&mut matches).ok()?;
+                        Some((global, Command::$variant(<$args>::from_arg_matches_mut(&mut matches).ok()?)))
+                    })+
                     _ => None,
-                });
-                definition.subcommands(called)
+                }
             }
         }
 

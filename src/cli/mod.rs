@@ -41,7 +41,7 @@ pub mod verdict;
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use clap::{Args, CommandFactory, Parser};
 
 use crate::error::Error;
 use crate::sys::Errno;
@@ -154,21 +154,16 @@ fn dispatch(global: &Global, command: Command) -> u8 {
     }
 }
 
-/// Parses the line for the command that its words seem to call, as if there were no other: clap copies every global
-/// option for every command that it knows of, which takes longer than all else before the first call for a container.
-/// Where that fails the whole definition decides, about help and errors; but the version is the same with either.
+/// Parses the line for the command that its words seem to call, as if there were no other. Where that fails the whole
+/// definition decides, about help and errors; but the version is the same with either.
 fn parse(arguments: &[OsString]) -> Result<(Global, Command), clap::Error> {
+    if let Some(called) = Command::called(arguments) {
+        return Ok(called);
+    }
     let definition = clap::Command::new("rustbox").version(VERSION).disable_version_flag(true);
-    let definition = Version::augment_args(definition).disable_help_subcommand(true);
-    let definition = Command::augment_called(Global::augment_args(definition), arguments);
-    let called = definition.try_get_matches_from(arguments).and_then(|mut matches| {
-        Ok((Global::from_arg_matches_mut(&mut matches)?, Command::from_arg_matches_mut(&mut matches)?))
-    });
-    match called {
-        Err(error) if error.kind() != ErrorKind::DisplayVersion => {
-            Cli::try_parse_from(arguments).map(|Cli { global, command, .. }| (global, command))
-        }
-        called => called,
+    match Version::augment_args(Global::augment_args(definition)).try_get_matches_from(arguments) {
+        Err(error) if error.kind() == ErrorKind::DisplayVersion => Err(error),
+        _ => Cli::try_parse_from(arguments).map(|Cli { global, command, .. }| (global, command)),
     }
 }
 
