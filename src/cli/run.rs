@@ -8,7 +8,7 @@ use crate::cli::judge_args::JudgeArgs;
 use crate::cli::test_args::TestArgs;
 use crate::cli::{Global, report, run_judge};
 use crate::container::console;
-use crate::container::create::Created;
+use crate::container::created::Created;
 use crate::container::notify_socket;
 use crate::container::options::Options;
 use crate::container::run::{foreground, launch, wants_terminal};

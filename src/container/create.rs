@@ -7,22 +7,21 @@ use std::borrow::Cow;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use oci_spec::runtime::{Hooks, LinuxIdMapping, Spec};
 
 use crate::cgroup;
 use crate::container::birth_network::BirthNetwork;
+use crate::container::created::Created;
 use crate::container::hooks::Kind;
-use crate::container::identity::{self, ProcessId};
+use crate::container::identity::ProcessId;
 use crate::container::namespaces::{Namespaces, host_id};
 use crate::container::net_devices;
-use crate::container::notify_socket::Proxy;
 use crate::container::options::Options;
 use crate::container::pending::{Pending, undo};
 use crate::container::report::Report;
 use crate::container::running_hook;
-use crate::container::spawn::{Birth, Conversation, introduced, spawn};
+use crate::container::spawn::{Birth, Conversation, introduced, leave_room, spawn};
 use crate::container::state::{Directory, Record, Root, Status, new_record, streams};
 use crate::error::{Error, Result};
 use crate::init::channel::{Channel, Message};
@@ -33,25 +32,7 @@ use crate::init::{Gate, Init, Loader};
 use crate::seccomp;
 use crate::seccomp::notify::Handover;
 use crate::spec::{self, Bundle};
-use crate::sys::{self, clone::Child, processors};
-
-/// A created container: init stands at the gate and is on record.
-#[derive(Debug)]
-pub struct Created {
-    /// Its directory, locked.
-    pub directory: Directory,
-    /// What is recorded of it.
-    pub record: Record,
-    /// Its first process.
-    pub init: ProcessId,
-    /// A handle of its first process.
-    pub pidfd: OwnedFd,
-    /// Waits for the program to be ready, where it can say so; made by [`launch`](crate::container::run::launch).
-    pub proxy: Option<Proxy>,
-    pub(super) channel: Channel,
-    /// Init goes on to the exec by itself.
-    pub(super) released: bool,
-}
+use crate::sys::{self, clone::Child};
 
 /// Creates a container.
 ///
@@ -421,56 +402,6 @@ impl<'a> Plan<'a> {
         }
         Ok(())
     }
-}
-
-impl Created {
-    /// Starts a container that has no gate, and waits for the exec.
-    ///
-    /// # Errors
-    /// Why the program could not be executed.
-    pub fn start(&self) -> Result<()> {
-        self.open_gate()?;
-        self.heard()
-    }
-
-    /// Lets init go on to the exec, where it has not been told so before, without waiting for it: [`Created::channel`] is
-    /// readable when it has happened.
-    ///
-    /// # Errors
-    /// Where init has ended.
-    pub fn open_gate(&self) -> Result<()> {
-        if self.released { Ok(()) } else { self.channel.send(&Message::Start) }
-    }
-
-    /// The creator's end of the line to init.
-    pub fn channel(&self) -> BorrowedFd<'_> {
-        self.channel.as_fd()
-    }
-
-    /// Hears whether the exec has succeeded.
-    ///
-    /// # Errors
-    /// Why the program could not be executed.
-    pub fn heard(&self) -> Result<()> {
-        match self.channel.receive()? {
-            None => Ok(()),
-            Some(Message::Failed(errno, text)) => Err(Error::Init { errno, text }),
-            Some(other) => Err(Error::Other(format!("init said {other:?} instead of executing the program"))),
-        }
-    }
-}
-
-/// Looks at a new init, and leaves the processor to it where it waits for the creator's: they have half a millisecond of
-/// work to do beside each other, and a scheduler that packs work on few processors would have one wait for the other. Only
-/// for the first container of this process, as later ones would inherit a mask ([`processors::step_aside`]).
-fn leave_room(init: libc::pid_t) -> Option<ProcessId> {
-    static FIRST: AtomicBool = AtomicBool::new(true);
-    let (process, processor) = identity::locate(init).ok().flatten()?;
-    if FIRST.swap(false, Ordering::Relaxed) && processors::current() == Ok(processor) {
-        // There may be no other.
-        let _ = processors::step_aside();
-    }
-    Some(process)
 }
 
 fn has_creator_hooks(hooks: &Hooks) -> bool {

@@ -4,6 +4,7 @@ pub mod birth_network;
 pub mod checkpoint;
 pub mod console;
 pub mod create;
+pub mod created;
 pub mod delete;
 pub mod events;
 pub mod exec;

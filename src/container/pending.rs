@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::cleanup;
-use crate::container::create::Created;
+use crate::container::created::Created;
 use crate::container::delete::poststop;
 use crate::container::identity::{self, ProcessId};
 use crate::container::pid_file;

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use crate::cleanup::Proof;
 use crate::container::console;
-use crate::container::create::{Created, create};
+use crate::container::create::create;
+use crate::container::created::Created;
 use crate::container::delete::release;
 use crate::container::foreground::{Signals, wait};
 use crate::container::notify_socket::Proxy;

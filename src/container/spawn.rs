@@ -2,17 +2,19 @@
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::container::birth_network::BirthNetwork;
+use crate::container::identity::{self, ProcessId};
 use crate::container::namespaces::Namespaces;
 use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message, failure};
 use crate::sys::clone::{Child, CloneArgs, clone3};
 use crate::sys::wait::close_copies;
-use crate::sys::{Errno, pidfd, process, socket};
+use crate::sys::{Errno, pidfd, process, processors, socket};
 
 /// Flags that go into the clone that makes init. The cgroup namespace is unshared by init itself, once it
 /// is in its cgroups, and the network namespace, which takes the kernel longest, while the creator makes those; the
@@ -151,6 +153,19 @@ pub fn introduce(flags: u64, line: &Channel, child: impl FnOnce() -> i32) -> Res
     };
     let child = clone3(CloneArgs { namespaces: flags, cgroup: None, sibling: true }, held).map_err(refused)?;
     line.send_with(&Message::Made(child.pid), &[child.pidfd.as_fd()])
+}
+
+/// Looks at a new init, and leaves the processor to it where it waits for the creator's: they have half a millisecond of
+/// work to do beside each other, and a scheduler that packs work on few processors would have one wait for the other. Only
+/// for the first container of this process, as later ones would inherit a mask ([`processors::step_aside`]).
+pub fn leave_room(init: libc::pid_t) -> Option<ProcessId> {
+    static FIRST: AtomicBool = AtomicBool::new(true);
+    let (process, processor) = identity::locate(init).ok().flatten()?;
+    if FIRST.swap(false, Ordering::Relaxed) && processors::current() == Ok(processor) {
+        // There may be no other.
+        let _ = processors::step_aside();
+    }
+    Some(process)
 }
 
 pub(super) fn refused(errno: Errno) -> Error {

@@ -296,8 +296,8 @@ mod tests {
     #[test]
     fn stages_share_a_root_file_system_as_long_as_the_host_is_the_same() {
         let root = tempfile::tempdir().unwrap();
-        let places = [Place::same(root.path().join("dir"))];
-        let make = |id: &str| Stage::make(root.path(), id, &places, &[]).unwrap();
+        let shown = root.path().join("dir");
+        let make = |id: &str| Stage::make(root.path(), id, &[Place::same(shown.clone())], &[]).unwrap();
         let (first, second) = (make("a"), make("b"));
         assert_eq!(first.rootfs(), second.rootfs());
         assert_eq!(first.box_mount(), BoxMount::None);
@@ -306,7 +306,7 @@ mod tests {
         let rootfs = first.rootfs().to_owned();
         first.remove().unwrap();
         assert!(rootfs.join("proc").is_dir(), "it outlives its maker");
-        std::fs::create_dir(&places[0].outside).unwrap();
+        std::fs::create_dir(&shown).unwrap();
         assert_ne!(make("c").rootfs(), second.rootfs());
     }
 }

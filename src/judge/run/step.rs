@@ -10,7 +10,8 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::{Input, Run};
 use crate::cgroup::{self, Controller};
-use crate::container::create::{Created, begin};
+use crate::container::create::begin;
+use crate::container::created::Created;
 use crate::container::delete::release;
 use crate::container::namespaces::{Namespaces, host_id};
 use crate::container::options::{JudgeOptions, Options};

@@ -11,7 +11,7 @@ use super::super::limits::Limits;
 use super::super::meter::Meter;
 use super::super::noise::Counters;
 use super::pace::{CpuPace, MemoryPace, PidsWindow};
-use crate::container::create::Created;
+use crate::container::created::Created;
 use crate::container::pending::Pending;
 use crate::error::Error;
 use crate::init::report::{Ended, Exec, Line};

@@ -1,0 +1,64 @@
+//! A created container as its creator sees it: init stands at the gate, or goes through it by itself.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::container::identity::ProcessId;
+use crate::container::notify_socket::Proxy;
+use crate::container::state::{Directory, Record};
+use crate::error::{Error, Result};
+use crate::init::channel::{Channel, Message};
+
+/// A created container: init stands at the gate and is on record.
+#[derive(Debug)]
+pub struct Created {
+    /// Its directory, locked.
+    pub directory: Directory,
+    /// What is recorded of it.
+    pub record: Record,
+    /// Its first process.
+    pub init: ProcessId,
+    /// A handle of its first process.
+    pub pidfd: OwnedFd,
+    /// Waits for the program to be ready, where it can say so; made by [`launch`](crate::container::run::launch).
+    pub proxy: Option<Proxy>,
+    pub(super) channel: Channel,
+    /// Init goes on to the exec by itself.
+    pub(super) released: bool,
+}
+
+impl Created {
+    /// Starts a container that has no gate, and waits for the exec.
+    ///
+    /// # Errors
+    /// Why the program could not be executed.
+    pub fn start(&self) -> Result<()> {
+        self.open_gate()?;
+        self.heard()
+    }
+
+    /// Lets init go on to the exec, where it has not been told so before, without waiting for it: [`Created::channel`] is
+    /// readable when it has happened.
+    ///
+    /// # Errors
+    /// Where init has ended.
+    pub fn open_gate(&self) -> Result<()> {
+        if self.released { Ok(()) } else { self.channel.send(&Message::Start) }
+    }
+
+    /// The creator's end of the line to init.
+    pub fn channel(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+
+    /// Hears whether the exec has succeeded.
+    ///
+    /// # Errors
+    /// Why the program could not be executed.
+    pub fn heard(&self) -> Result<()> {
+        match self.channel.receive()? {
+            None => Ok(()),
+            Some(Message::Failed(errno, text)) => Err(Error::Init { errno, text }),
+            Some(other) => Err(Error::Other(format!("init said {other:?} instead of executing the program"))),
+        }
+    }
+}
