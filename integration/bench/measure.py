@@ -68,7 +68,7 @@ def spawn(argv):
     return taken
 
 
-def hyperfine(commands, runs, warmup=5, rounds=2):
+def hyperfine(commands, runs, warmup=3, rounds=6):
     """Median wall time of each command, by name. The commands take turns, so that drift hits all alike."""
     times = {name: [] for name in commands}
     for _ in range(rounds):
