@@ -674,6 +674,31 @@ fn a_script_whose_interpreter_is_missing_fails_start_and_names_it() {
     t.assert_nothing_left();
 }
 
+/// Init has been told to start before it is ready; what it meets after that is told all the same.
+#[test]
+fn a_script_whose_interpreter_is_missing_fails_run_and_leaves_nothing() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(spec().args(&["/script"]));
+    executable(&c.file("script", ""), "#!/no/such/interpreter\n");
+    c.run().fails().says(&["/script", "o such file or directory"]);
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_program_does_not_run_where_its_pid_file_cannot_be_written() {
+    rustbox_only!();
+    let t = Test::new();
+    let shared = t.path("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let c = t.bundle(sh("echo ran >/shared/ran").bind(shared.to_str().unwrap(), "/shared", &["rbind", "rw"]));
+    c.run_with(&["--pid-file", t.path("no/such/file").to_str().unwrap()]).fails().says(&["no/such/file"]);
+    assert!(!shared.join("ran").exists());
+    t.assert_nothing_left();
+    c.run().ok();
+    assert!(shared.join("ran").exists());
+}
+
 #[test]
 fn a_failed_start_leaves_a_deletable_container() {
     rustbox_only!();
