@@ -443,3 +443,24 @@ fn exec_into_a_paused_container_says_so_in_words_that_callers_know() {
         out.says(&["cannot exec in a paused container"]);
     }
 }
+
+/// Until init has its root the one of its mount namespace is the host's: nobody may follow it there.
+#[test]
+fn exec_into_a_container_that_is_being_made_is_refused() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(sh("true"));
+    let script = "exec strace -f -qq -o /dev/null -e trace=pivot_root -e inject=pivot_root:delay_enter=1500000 \"$@\"";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(binary()).arg("--root").arg(&t.root);
+    command.args(["run", "--bundle", c.bundle.to_str().unwrap(), &c.id]);
+    let run = t.spawn(command, std::process::Stdio::null());
+    until("its state", || c.state_out().code == 0);
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < std::time::Duration::from_millis(700) {
+        assert_eq!(c.status(), "creating");
+        c.exec(&["true"]).fails();
+    }
+    run.wait().ok();
+    t.assert_nothing_left();
+}

@@ -103,8 +103,10 @@ impl Plan {
     pub fn begin(&self, resources: Option<&LinuxResources>) -> Result<Begun> {
         let mut made = Made::default();
         let mut plan = self.clone();
-        let birthplace = plan.census().filter(|it| !(plan.payload_leaf && is_payload(&plan.directories[*it])));
-        let Some(directory) = birthplace.filter(|_| plan.unit.is_none()).map(|it| &mut plan.directories[it]) else {
+        // On v2 the payload has a leaf of its own; on v1 the first process stays outside.
+        let payloads = |it: &Directory| plan.payload_leaf && it.version == Version::V1 && is_payload(it);
+        let birthplace = plan.census().filter(|place| plan.unit.is_none() && !payloads(&plan.directories[*place]));
+        let Some(directory) = birthplace.map(|place| &mut plan.directories[place]) else {
             return Ok(Begun { plan, birthplace: None, birth: Entry::default(), made, first: None });
         };
         make(directory, &mut made, false)?;

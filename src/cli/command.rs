@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
+use clap::{ArgAction, ArgMatches, Args, FromArgMatches, Subcommand};
 
 use super::global::Global;
 use super::{
@@ -22,6 +22,10 @@ fn are_options(words: &[OsString], definition: &clap::Command) -> bool {
         let Some(option) = word.to_str().and_then(|word| word.strip_prefix("--")) else { return false };
         let (name, given) = option.split_once('=').map_or((option, false), |(name, _)| (name, true));
         let Some(argument) = definition.get_arguments().find(|it| it.get_long() == Some(name)) else { return false };
+        // What may be repeated would add up over the command's name.
+        if matches!(argument.get_action(), ArgAction::Append) {
+            return false;
+        }
         let takes = argument.get_action().takes_values() && !argument.is_require_equals_set();
         if takes && !given && words.next().is_none() {
             return false;

@@ -58,7 +58,7 @@ pub fn begin<'r>(root: &'r Root, id: &str, bundle: &Bundle, options: Options<'_>
     match plan.make(&directory, spec) {
         Ok(made) => {
             let Plan { options, record, handover, seccomp, namespaces, .. } = plan;
-            let mut pending = Pending {
+            Ok(Pending {
                 alone: record.own_pid_namespace || namespaces.new & libc::CLONE_NEWNS == 0,
                 root,
                 directory,
@@ -70,12 +70,7 @@ pub fn begin<'r>(root: &'r Root, id: &str, bundle: &Bundle, options: Options<'_>
                 hooks_ran: made.hooks_ran,
                 pid_file: options.pid_file,
                 notifier: handover.zip(seccomp),
-                released: false,
-            };
-            match if options.immediate { pending.release() } else { Ok(()) } {
-                Ok(()) => Ok(pending),
-                Err(error) => Err(pending.abandon(error)),
-            }
+            })
         }
         Err(failed) => {
             let Failed { error, init, hooks_ran, entered } = *failed;
@@ -356,6 +351,11 @@ impl<'a> Plan<'a> {
         let conversation = Conversation { channel, child: &child.pidfd };
         let pid = child.pid;
         let linux = spec.linux().as_ref();
+        if self.namespaces.has(libc::CLONE_NEWUSER) {
+            // Here are the privileges for them, and init has none in the first user namespace any more. Before it becomes
+            // another user there, which makes its files the host's root's.
+            self.process.outside(Some(&self.procfs), Some(pid))?;
+        }
         if self.namespaces.new & libc::CLONE_NEWUSER != 0 {
             crate::init::user_namespace::write_mappings(&self.procfs, pid, linux, self.options.rootless)?;
             conversation.tell(&Message::Mapped, &[])?;
@@ -366,10 +366,6 @@ impl<'a> Plan<'a> {
                 conversation.expect(&Message::Clocks)?;
                 crate::init::time_offsets::write(&self.procfs, Some(pid), offsets)?;
             }
-        }
-        if self.namespaces.has(libc::CLONE_NEWUSER) {
-            // Here are the privileges for them, and init has none in the first user namespace any more.
-            self.process.outside(Some(&self.procfs), Some(pid))?;
         }
         if self.rootfs.is_lent() {
             conversation.lend(&self.rootfs.lend(child)?)?;

@@ -1,4 +1,4 @@
-//! A created container as its creator sees it: init stands at the gate, or goes through it by itself.
+//! A created container as its creator sees it: init stands at the gate.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -22,8 +22,6 @@ pub struct Created {
     /// Waits for the program to be ready, where it can say so; made by [`launch`](crate::container::run::launch).
     pub proxy: Option<Proxy>,
     pub(super) channel: Channel,
-    /// Init goes on to the exec by itself.
-    pub(super) released: bool,
 }
 
 impl Created {
@@ -36,13 +34,12 @@ impl Created {
         self.heard()
     }
 
-    /// Lets init go on to the exec, where it has not been told so before, without waiting for it: [`Created::channel`] is
-    /// readable when it has happened.
+    /// Lets init go on to the exec, without waiting for it: [`Created::channel`] is readable when it has happened.
     ///
     /// # Errors
     /// Where init has ended.
     pub fn open_gate(&self) -> Result<()> {
-        if self.released { Ok(()) } else { self.channel.send(&Message::Start) }
+        self.channel.send(&Message::Start)
     }
 
     /// The creator's end of the line to init.

@@ -26,8 +26,6 @@ pub struct Options<'a> {
     pub rootless: bool,
     /// Nobody else will start the container: no gate is made.
     pub ungated: bool,
-    /// Nobody has to do anything between the creation and the start, so that init may go on by itself.
-    pub immediate: bool,
     /// Where the verdict of a container is kept that [`launch`](crate::container::run::launch) starts and that is judged.
     pub verdicts: PathBuf,
     /// For the judge.

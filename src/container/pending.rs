@@ -54,8 +54,6 @@ pub struct Pending<'r> {
     pub(super) hooks_ran: bool,
     pub(super) pid_file: Option<PathBuf>,
     pub(super) notifier: Option<(Handover, seccomp::Filter)>,
-    /// Init has been told to go on to the exec when it is ready ([`Pending::release`]).
-    pub(super) released: bool,
 }
 
 impl Pending<'_> {
@@ -81,8 +79,8 @@ impl Pending<'_> {
     pub fn finish(self) -> Result<Created> {
         match self.conclude() {
             Ok(init) => {
-                let Pending { directory, record, channel, child, released, .. } = self;
-                Ok(Created { directory, record, init, pidfd: child.pidfd, proxy: None, channel, released })
+                let Pending { directory, record, channel, child, .. } = self;
+                Ok(Created { directory, record, init, pidfd: child.pidfd, proxy: None, channel })
             }
             Err(error) => Err(self.abandon(error)),
         }
@@ -92,19 +90,6 @@ impl Pending<'_> {
     pub fn abandon(self, error: Error) -> Error {
         let Pending { root, directory, record, child, hooks_ran, pid_file, .. } = self;
         undo(root, directory, &record, Some(child.pidfd), hooks_ran, pid_file.as_deref(), error)
-    }
-
-    /// Lets init go on to the exec as soon as it is ready, where nothing has to be done in between: it is put on record
-    /// now, and not after a word that it would wait for an answer to.
-    pub(super) fn release(&mut self) -> Result<()> {
-        let Some(init) = self.identity.filter(|_| self.alone && self.pid_file.is_none() && self.notifier.is_none())
-        else {
-            return Ok(());
-        };
-        self.directory.record_init(&self.init_file, init, None)?;
-        self.conversation().tell(&Message::Start, &[])?;
-        self.released = true;
-        Ok(())
     }
 
     fn conversation(&self) -> Conversation<'_> {
@@ -121,9 +106,6 @@ impl Pending<'_> {
             None => identity::identify(pid)?
                 .ok_or_else(|| Error::Other("the container's first process has ended unexpectedly".to_owned()))?,
         };
-        if self.released {
-            return Ok(init);
-        }
         if let Some(file) = &self.pid_file {
             pid_file::write(file, pid)?;
         }

@@ -1,6 +1,5 @@
 //! `run`: create, start, wait, delete, in one process and without a gate.
 
-use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -15,7 +14,7 @@ use crate::container::options::Options;
 use crate::container::start::poststart;
 use crate::container::state::Root;
 use crate::error::{Error, Result};
-use crate::judge::monitor::{self, Monitor};
+use crate::judge::monitor::Monitor;
 use crate::spec::Bundle;
 use crate::sys::lock::FlockArg;
 use crate::sys::process::Ended;
@@ -39,9 +38,7 @@ pub struct Ran {
 pub fn launch(root: &Root, id: &str, bundle: &Bundle, options: Options<'_>) -> Result<Created> {
     let begun = Instant::now();
     let verdicts = options.verdicts.clone();
-    let immediate =
-        options.notify.is_none() && !monitor::asked(bundle.spec.annotations().iter().flat_map(HashMap::keys));
-    let mut created = create(root, id, bundle, Options { ungated: true, immediate, ..options })?;
+    let mut created = create(root, id, bundle, Options { ungated: true, ..options })?;
     let started = Proxy::open(&created.record, created.init.pid).and_then(|proxy| {
         created.proxy = proxy;
         let monitor = Monitor::begin(root, &created.directory, &created.record, &verdicts)?;

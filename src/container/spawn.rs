@@ -156,8 +156,8 @@ pub fn introduce(flags: u64, line: &Channel, child: impl FnOnce() -> i32) -> Res
 }
 
 /// Looks at a new init, and leaves the processor to it where it waits for the creator's: they have half a millisecond of
-/// work to do beside each other, and a scheduler that packs work on few processors would have one wait for the other. Only
-/// for the first container of this process, as later ones would inherit a mask ([`processors::step_aside`]).
+/// work to do beside each other, and a scheduler that packs work on few processors would have one wait for the other. Once in
+/// a process: what it makes later inherits the mask that this sets, its own ([`processors::step_aside`]).
 pub fn leave_room(init: libc::pid_t) -> Option<ProcessId> {
     static FIRST: AtomicBool = AtomicBool::new(true);
     let (process, processor) = identity::locate(init).ok().flatten()?;
@@ -188,7 +188,8 @@ impl Conversation<'_> {
     /// What init reports, where it has ended meanwhile.
     pub fn tell(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<()> {
         match self.channel.send_with(message, fds) {
-            Err(error) if error.errno() == Some(Errno::EPIPE) => Err(match self.hear() {
+            // Gone, or gone with something unread.
+            Err(error) if matches!(error.errno(), Some(Errno::EPIPE | Errno::ECONNRESET)) => Err(match self.hear() {
                 Ok(said) => Error::Other(format!("init has ended after {said:?}")),
                 Err(reported) => reported,
             }),

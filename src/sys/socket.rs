@@ -47,7 +47,7 @@ pub fn connect(path: &Path, patience: Option<Duration>) -> Result<OwnedFd> {
 /// Sends bytes, and descriptors with them; says how many bytes were taken.
 ///
 /// # Errors
-/// As `sendmsg(2)`: `EPIPE` (and no signal) where the other end is gone.
+/// As `sendmsg(2)`: `EPIPE` (and no signal) where the other end is gone, `ECONNRESET` once where it left something unread.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize> {
     let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&fds)];

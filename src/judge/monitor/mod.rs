@@ -80,9 +80,9 @@ pub struct Monitor {
     line: OwnedFd,
 }
 
-/// Whether a container with annotations of these names is to be judged.
-pub fn asked<'a>(annotations: impl IntoIterator<Item = &'a String>) -> bool {
-    annotations.into_iter().any(|name| name.starts_with(ANNOTATION_PREFIX))
+/// Whether a container is to be judged.
+pub fn asked(record: &Record) -> bool {
+    record.annotations.keys().any(|key| key.starts_with(ANNOTATION_PREFIX))
 }
 
 impl Monitor {
@@ -92,7 +92,7 @@ impl Monitor {
     /// # Errors
     /// Why it cannot watch; then the container is not to be started.
     pub fn begin(root: &Root, directory: &Directory, record: &Record, log: &Path) -> Result<Option<Monitor>> {
-        if !asked(record.annotations.keys()) {
+        if !asked(record) {
             return Ok(None);
         }
         Monitor::make(root, directory, record, log, None).map(Some)
@@ -169,7 +169,7 @@ pub enum Look {
 /// # Errors
 /// Where its files cannot be read.
 pub fn look(dir: BorrowedFd<'_>, record: &Record) -> Result<Option<Look>> {
-    if !asked(record.annotations.keys()) {
+    if !asked(record) {
         return Ok(None);
     }
     if let Some(verdict) = verdict(dir, &record.id)? {
@@ -232,7 +232,7 @@ pub fn resume(root: &Root, directory: &Directory, record: &Record) -> Result<()>
 /// # Errors
 /// As `write(2)`.
 pub fn signalled(dir: BorrowedFd<'_>, record: &Record, signal: i32) -> Result<()> {
-    let (Ok(signal), true) = (u8::try_from(signal), asked(record.annotations.keys())) else { return Ok(()) };
+    let (Ok(signal), true) = (u8::try_from(signal), asked(record)) else { return Ok(()) };
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND;
     let file = path::openat(dir, KILLED, flags, 0o600).at("open the signals of", &record.id)?;
     path::write_once(file.as_fd(), &[signal]).at("note a signal to", &record.id)
@@ -294,7 +294,7 @@ impl LastWord {
 
 /// Nothing is read of a container that is not to be judged.
 fn standing(dir: BorrowedFd<'_>, record: &Record) -> Result<Option<Standing>> {
-    if asked(record.annotations.keys()) { read(dir, FILE, &record.id) } else { Ok(None) }
+    if asked(record) { read(dir, FILE, &record.id) } else { Ok(None) }
 }
 
 fn verdict(dir: BorrowedFd<'_>, id: &str) -> Result<Option<Value>> {

@@ -238,7 +238,6 @@ impl<'a> Run<'a> {
         };
         let options = Options {
             ungated: true,
-            immediate: true,
             preserve_fds: inherit,
             judge: Some(JudgeOptions {
                 stdio: [payload_stdin.as_fd(), payload_stdout.as_fd(), payload_stderr.as_fd()],

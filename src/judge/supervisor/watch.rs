@@ -251,7 +251,8 @@ impl<'a> Watch<'a> {
         self.exec.map(|exec| wait::monotonic_ns().saturating_sub(exec.at_ns) / 1000)
     }
 
-    /// Reads all counters, once: they are final when nobody of the payload is left.
+    /// Reads all counters, once: they are final when nobody of the payload is left, but for the last microseconds of CPU
+    /// time, in which the kernel takes a process that has been reaped off its processor.
     fn count(&mut self) {
         if !std::mem::replace(&mut self.counted, true) {
             self.evidence.cgroup = self.meter.read(self.setup_cpu_us(), self.limits.memory_bytes);
