@@ -661,12 +661,18 @@ fn a_missing_program_fails_run_and_leaves_nothing() {
     t.assert_nothing_left();
 }
 
+/// A container whose program is found, and cannot be executed all the same.
+fn without_interpreter(t: &Test) -> Container<'_> {
+    let c = t.bundle(spec().args(&["/script"]));
+    executable(&c.file("script", ""), "#!/no/such/interpreter\n");
+    c
+}
+
 #[test]
 fn a_script_whose_interpreter_is_missing_fails_start_and_names_it() {
     rustbox_only!();
     let t = Test::new();
-    let c = t.bundle(spec().args(&["/script"]));
-    executable(&c.file("script", ""), "#!/no/such/interpreter\n");
+    let c = without_interpreter(&t);
     let created = c.create();
     let refused = if created.code == 0 { c.start() } else { created };
     refused.fails().says(&["/script", "o such file or directory"]);
@@ -679,8 +685,7 @@ fn a_script_whose_interpreter_is_missing_fails_start_and_names_it() {
 fn a_script_whose_interpreter_is_missing_fails_run_and_leaves_nothing() {
     rustbox_only!();
     let t = Test::new();
-    let c = t.bundle(spec().args(&["/script"]));
-    executable(&c.file("script", ""), "#!/no/such/interpreter\n");
+    let c = without_interpreter(&t);
     c.run().fails().says(&["/script", "o such file or directory"]);
     t.assert_nothing_left();
 }
@@ -703,8 +708,7 @@ fn a_program_does_not_run_where_its_pid_file_cannot_be_written() {
 fn a_failed_start_leaves_a_deletable_container() {
     rustbox_only!();
     let t = Test::new();
-    let c = t.bundle(spec().args(&["/script"]));
-    executable(&c.file("script", ""), "#!/no/such/interpreter\n");
+    let c = without_interpreter(&t);
     if c.create().code == 0 {
         c.start().fails();
         c.wait_status("stopped");

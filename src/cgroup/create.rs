@@ -103,9 +103,8 @@ impl Plan {
     pub fn begin(&self, resources: Option<&LinuxResources>) -> Result<Begun> {
         let mut made = Made::default();
         let mut plan = self.clone();
-        // On v2 the payload has a leaf of its own; on v1 the first process stays outside.
-        let payloads = |it: &Directory| plan.payload_leaf && it.version == Version::V1 && is_payload(it);
-        let birthplace = plan.census().filter(|place| plan.unit.is_none() && !payloads(&plan.directories[*place]));
+        let inits = |place: &usize| !plan.is_payloads_alone(&plan.directories[*place]);
+        let birthplace = plan.census().filter(|place| plan.unit.is_none() && inits(place));
         let Some(directory) = birthplace.map(|place| &mut plan.directories[place]) else {
             return Ok(Begun { plan, birthplace: None, birth: Entry::default(), made, first: None });
         };
@@ -313,7 +312,7 @@ impl Cgroup {
     /// # Errors
     /// As `open(2)`.
     pub fn entry(&self) -> Result<Entry> {
-        let tasks = self.open_tasks(|_, directory| self.is_inits(directory))?;
+        let tasks = self.open_tasks(|_, directory| !self.plan.is_payloads_alone(directory))?;
         Ok(Entry { tasks, into: self.plan.open_birthplace(INIT)? })
     }
 
@@ -322,12 +321,9 @@ impl Cgroup {
     /// # Errors
     /// As `open(2)`.
     pub fn init_entry(&self) -> Result<Entry> {
-        let tasks = self.open_tasks(|place, directory| self.birthplace != Some(place) && self.is_inits(directory))?;
+        let inits = |directory: &Directory| !self.plan.is_payloads_alone(directory);
+        let tasks = self.open_tasks(|place, directory| self.birthplace != Some(place) && inits(directory))?;
         Ok(Entry { tasks, into: None })
-    }
-
-    fn is_inits(&self, directory: &Directory) -> bool {
-        !(self.plan.payload_leaf && is_payload(directory))
     }
 
     /// Opens what is left to enter for the payload, where the first process stays outside of its limits
@@ -364,6 +360,11 @@ impl Plan {
         self.payload_leaf && self.is_unified()
     }
 
+    /// Whether only the payload is in a directory, and the first process stays outside. On v2 each has a leaf in it.
+    pub(super) fn is_payloads_alone(&self, directory: &Directory) -> bool {
+        self.payload_leaf && directory.version == Version::V1 && is_payload(directory)
+    }
+
     /// Opens the v2 directory for `CLONE_INTO_CGROUP`: this leaf of it, where it has leaves.
     fn open_birthplace(&self, leaf: &str) -> Result<Option<OwnedFd>> {
         let Some(unified) = self.unified() else { return Ok(None) };
@@ -372,6 +373,6 @@ impl Plan {
     }
 }
 
-pub(super) fn is_payload(directory: &Directory) -> bool {
+fn is_payload(directory: &Directory) -> bool {
     directory.controllers.iter().any(|controller| PAYLOAD.contains(controller))
 }

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::backend::{Backend, backend};
-use super::create::{Cgroup, is_payload};
+use super::create::Cgroup;
 use super::file::Dir;
 use super::layout::{Controller, Version};
+use super::plan::Directory;
 use super::systemd;
 use crate::error::{At, Error, Result};
 use crate::sys::{Errno, pidfd};
@@ -268,9 +269,9 @@ impl Cgroup {
     /// Removes the v1 directories that only the payload was in ([`Plan::payload_leaf`](super::Plan::payload_leaf)), where
     /// nobody is in them any more. What stays is for [`Cgroup::remove`].
     pub fn remove_payload(&self) {
-        let apart = self.plan.payload_leaf && self.plan.unit.is_none();
-        let directories = self.plan.directories.iter().filter(|it| apart && it.version == Version::V1 && !it.shared);
-        for directory in directories.filter(|it| is_payload(it)) {
+        let plan = &self.plan;
+        let ours = |it: &&Directory| plan.unit.is_none() && !it.shared && plan.is_payloads_alone(it);
+        for directory in plan.directories.iter().filter(ours) {
             let _ = rmdir(&directory.path);
         }
     }

@@ -43,10 +43,16 @@ macro_rules! commands {
         }
 
         impl Command {
+            /// Where the first of the words stands that is a command's name; the first of all is the program's.
+            pub fn position(words: &[OsString]) -> Option<usize> {
+                let is_name = |word: &OsString| word.to_str().is_some_and(Self::has_subcommand);
+                words.iter().skip(1).position(is_name).map(|at| at + 1)
+            }
+
             /// Reads a line that makes sense: the first of its words to be a command's name calls that, and what stands
             /// before are options of every command.
             pub fn called(words: &[OsString]) -> Option<(Global, Command)> {
-                let at = words.iter().skip(1).position(|word| word.to_str().is_some_and(Self::has_subcommand))? + 1;
+                let at = Self::position(words)?;
                 let definition = Global::augment_args(clap::Command::new("rustbox"));
                 if !are_options(&words[1..at], &definition) {
                     return None;

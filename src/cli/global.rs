@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand as _, ValueEnum};
+use clap::{Args, ValueEnum};
 
 use crate::cli::Command;
 use crate::cli::log::Log;
@@ -163,8 +163,7 @@ impl Global {
 /// `--rootless true` as runc takes it: before the command the value may be a word of its own. After it the option needs
 /// none, as in `spec --rootless`, and a word may be the container's.
 pub fn join_rootless(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let command = |word: &OsString| Command::has_subcommand(&word.to_string_lossy());
-    let before = arguments.iter().skip(1).position(command).map_or(arguments.len(), |at| at + 1);
+    let before = Command::position(&arguments).unwrap_or(arguments.len());
     let option = arguments[..before].iter().position(|word| word == "--rootless");
     if let Some(at) = option
         && let Some(value) =

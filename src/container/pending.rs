@@ -92,13 +92,9 @@ impl Pending<'_> {
         undo(root, directory, &record, Some(child.pidfd), hooks_ran, pid_file.as_deref(), error)
     }
 
-    fn conversation(&self) -> Conversation<'_> {
-        Conversation { channel: &self.channel, child: &self.child.pidfd }
-    }
-
     fn conclude(&self) -> Result<ProcessId> {
         let pid = self.child.pid;
-        let conversation = self.conversation();
+        let conversation = Conversation { channel: &self.channel, child: &self.child.pidfd };
         let mut take = || self.deliver_listener();
         conversation.expect_ready(if self.notifier.is_some() { Some(&mut take) } else { None })?;
         let init = match self.identity {

@@ -188,8 +188,7 @@ impl Conversation<'_> {
     /// What init reports, where it has ended meanwhile.
     pub fn tell(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<()> {
         match self.channel.send_with(message, fds) {
-            // Gone, or gone with something unread.
-            Err(error) if matches!(error.errno(), Some(Errno::EPIPE | Errno::ECONNRESET)) => Err(match self.hear() {
+            Err(error) if error.errno() == Some(Errno::EPIPE) => Err(match self.hear() {
                 Ok(said) => Error::Other(format!("init has ended after {said:?}")),
                 Err(reported) => reported,
             }),

@@ -184,14 +184,11 @@ impl Init<'_> {
         self.namespaces.enter_mount()?;
         let pid_namespace = self.namespaces.late_pid().map(|join| join.opened()).transpose()?;
         let own_namespace = self.own_cgroup_namespace();
-        let executes = self.executes_hooks();
-        let (channel, process) = (&self.channel, &mut self.process);
+        let (channel, spec, process) = (&self.channel, self.spec, &mut self.process);
         let mut payload = None;
         let mut enter = || {
             if payload.is_none() {
-                if !executes {
-                    process.drop_bounding()?;
-                }
+                drop_early(process, spec)?;
                 payload = Some(cgroups::enter(channel, own_namespace)?);
             }
             Ok(())
@@ -269,20 +266,10 @@ impl Init<'_> {
             && (self.reaper.is_none() || self.spec.mounts().iter().flatten().any(mounted))
     }
 
-    /// Whether init executes something before the program: what it may not have, that would not get either.
-    fn executes_hooks(&self) -> bool {
-        let hooks = self.spec.hooks().as_ref();
-        let points = hooks.map_or([&None, &None], |hooks| [hooks.create_container(), hooks.start_container()]);
-        points.into_iter().flatten().any(|hooks| !hooks.is_empty())
-    }
-
     /// In a user namespace of the container, init acts as its root.
     fn enter_user_namespace(&mut self) -> Result<()> {
         if self.namespaces.new & libc::CLONE_NEWUSER != 0 {
-            if !self.executes_hooks() {
-                // While the creator writes the mappings.
-                self.process.drop_bounding()?;
-            }
+            drop_early(&mut self.process, self.spec)?;
             self.expect(&Message::Mapped)?;
         }
         calls::setresgid(0).at("become", "group 0 of the user namespace")?;
@@ -415,6 +402,13 @@ impl Init<'_> {
             _ => 1,
         }
     }
+}
+
+/// Uses a wait for the creator: drops what the program may not have, unless init executes a hook before, which may.
+fn drop_early(process: &mut ProcessPlan, spec: &Spec) -> Result<()> {
+    let hooks = spec.hooks().as_ref();
+    let points = hooks.map_or([&None, &None], |hooks| [hooks.create_container(), hooks.start_container()]);
+    if points.into_iter().flatten().any(|hooks| !hooks.is_empty()) { Ok(()) } else { process.drop_bounding() }
 }
 
 fn creator_ended() -> Error {

@@ -101,7 +101,7 @@ enum Refusals {
     V1 {
         failcnt: Option<OwnedFd>,
         with_swap: Option<OwnedFd>,
-        control: Option<OwnedFd>,
+        control: OwnedFd,
     },
     /// `memory.events` and `memory.events.local`.
     V2 {
@@ -111,17 +111,17 @@ enum Refusals {
 }
 
 impl Refusals {
-    fn open(memory: Option<&(Version, PathBuf)>) -> Refusals {
-        let Some((version, path)) = memory else { return Refusals::Unknown };
-        let open = |file: &str| open(&path.join(file)).ok();
-        match version {
+    fn open(memory: Option<&(Version, PathBuf)>) -> Result<Refusals> {
+        let Some((version, path)) = memory else { return Ok(Refusals::Unknown) };
+        let open = |file: &str| self::open(&path.join(file));
+        Ok(match version {
             Version::V1 => Refusals::V1 {
-                failcnt: open("memory.failcnt"),
-                with_swap: open("memory.memsw.failcnt"),
-                control: open("memory.oom_control"),
+                failcnt: open("memory.failcnt").ok(),
+                with_swap: open("memory.memsw.failcnt").ok(),
+                control: open("memory.oom_control")?,
             },
-            Version::V2 => Refusals::V2 { events: open("memory.events"), local: open("memory.events.local") },
-        }
+            Version::V2 => Refusals::V2 { events: open("memory.events").ok(), local: open("memory.events.local").ok() },
+        })
     }
 }
 
@@ -149,8 +149,9 @@ impl Meter {
             Some((Version::V2, path)) => Some((open(&path.join("cpu.stat"))?, Clock::CpuStat)),
             None => None,
         };
-        let oom_event = match &memory {
-            Some((Version::V1, path)) => Some(oom_event(path)?),
+        let refusals = Refusals::open(memory.as_ref())?;
+        let oom_event = match (&memory, &refusals) {
+            (Some((_, path)), Refusals::V1 { control, .. }) => Some(oom_event(path, control.as_fd())?),
             _ => None,
         };
         let pids_events = match &pids {
@@ -166,7 +167,7 @@ impl Meter {
             directory.path.join(if leaf { "payload/cpu.pressure" } else { "cpu.pressure" })
         });
         Ok(Meter {
-            refusals: Refusals::open(memory.as_ref()),
+            refusals,
             memory,
             peak,
             before: Cell::new(0),
@@ -311,14 +312,14 @@ impl Meter {
     }
 
     fn oom(&self, memory_limit: u64) -> Oom {
-        let count = |file: &Option<OwnedFd>, key: &str| keyed(&read_open(file.as_ref()?.as_fd())?, key);
+        let count = |file: Option<&OwnedFd>, key: &str| keyed(&read_open(file?.as_fd())?, key);
         match &self.refusals {
             Refusals::Unknown => Oom::Unknown,
             Refusals::V1 { failcnt, with_swap, control } => {
                 // Without accounting of swap memory.failcnt alone counts.
                 let with_swap = number(with_swap.as_ref()).unwrap_or(0);
                 Oom::V1 {
-                    kills: count(control, "oom_kill"),
+                    kills: count(Some(control), "oom_kill"),
                     event_fired: self.oom_event.as_ref().map(|event| event.read().is_ok_and(|count| count > 0)),
                     failcnt: number(failcnt.as_ref()).map(|count| count + with_swap),
                     // The program may have been quicker than its supervisor.
@@ -328,7 +329,7 @@ impl Meter {
                 }
             }
             Refusals::V2 { events, local } => {
-                Oom::V2 { kills: count(events, "oom_kill"), local_oom: count(local, "oom") }
+                Oom::V2 { kills: count(events.as_ref(), "oom_kill"), local_oom: count(local.as_ref(), "oom") }
             }
         }
     }
@@ -336,9 +337,8 @@ impl Meter {
 
 /// cgroup v1: an eventfd that counts OOM situations in the cgroup or an ancestor
 /// (`admin-guide/cgroup-v1/memory`, section 10).
-fn oom_event(directory: &Path) -> Result<EventFd> {
+fn oom_event(directory: &Path, control: BorrowedFd<'_>) -> Result<EventFd> {
     let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).at("make", "an eventfd")?;
-    let control = open(&directory.join("memory.oom_control"))?;
     let line = format!("{} {}", event.as_fd().as_raw_fd(), control.as_raw_fd());
     let name = directory.join("cgroup.event_control");
     let file = path::open(&name, libc::O_WRONLY).at("open", name.display())?;

@@ -47,12 +47,18 @@ pub fn connect(path: &Path, patience: Option<Duration>) -> Result<OwnedFd> {
 /// Sends bytes, and descriptors with them; says how many bytes were taken.
 ///
 /// # Errors
-/// As `sendmsg(2)`: `EPIPE` (and no signal) where the other end is gone, `ECONNRESET` once where it left something unread.
+/// As `sendmsg(2)`: `EPIPE` (and no signal) where the other end is gone.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize> {
     let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&fds)];
     let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)
+    loop {
+        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None) {
+            // It is gone and left something unread, which is told once.
+            Err(Errno::ECONNRESET) => {}
+            sent => return sent,
+        }
+    }
 }
 
 /// The most descriptors that are received with one message.
