@@ -17,6 +17,8 @@
 #![no_builtins]
 #![cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 
+#[cfg(known_start)]
+mod library;
 pub mod network;
 
 use core::arch::{asm, naked_asm};
@@ -82,6 +84,8 @@ unsafe extern "C" fn early(stack: *const usize) {
             Called::Exec | Called::Other => {}
         }
         populate(words.add(count + 1));
+        #[cfg(known_start)]
+        library::start(stack);
     }
 }
 
