@@ -21,7 +21,7 @@ use crate::container::options::Options;
 use crate::container::pending::{Pending, undo};
 use crate::container::report::Report;
 use crate::container::running_hook;
-use crate::container::spawn::{Birth, Conversation, introduced, leave_room, spawn};
+use crate::container::spawn::{Birth, Conversation, introduced, look_at, spawn};
 use crate::container::state::{Directory, Record, Root, Status, new_record, streams};
 use crate::error::{Error, Result};
 use crate::init::channel::{Channel, Message};
@@ -220,7 +220,7 @@ impl<'a> Plan<'a> {
         let mut child = self
             .clone_init(spec, begun.birth(), gate, (&channel, &creators), line, creator_hooks)
             .map_err(|error| Box::new(Failed { entered: true, ..*early(begun.explain(error)) }))?;
-        let identity = leave_room(child.pid);
+        let identity = look_at(child.pid);
         let mut hooks_ran = false;
         match self.accompany(&channel, &mut child, spec, (directory, begun), creator_hooks, &mut hooks_ran) {
             Ok(()) => {

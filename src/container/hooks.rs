@@ -197,7 +197,8 @@ fn spawn(
             process::dup_to(out_write.as_fd(), 1)?;
             process::dup_to(err_write.as_fd(), 2)?;
             descriptors::close_on_exec_from(3)?;
-            attributes::reset_signals()?;
+            attributes::default_signals()?;
+            attributes::unblock_signals()?;
             if let Some(prepare) = prepare {
                 prepare().map_err(|error| error.errno().unwrap_or(Errno::ECANCELED))?;
             }

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -155,15 +154,13 @@ pub fn introduce(flags: u64, line: &Channel, child: impl FnOnce() -> i32) -> Res
     line.send_with(&Message::Made(child.pid), &[child.pidfd.as_fd()])
 }
 
-/// Looks at a new init, and leaves the processor to it where it waits for the creator's: they have half a millisecond of
-/// work to do beside each other, and a scheduler that packs work on few processors would have one wait for the other. Once in
-/// a process: what it makes later inherits the mask that this sets, its own ([`processors::step_aside`]).
-pub fn leave_room(init: libc::pid_t) -> Option<ProcessId> {
-    static FIRST: AtomicBool = AtomicBool::new(true);
+/// Looks at a new init, and sends it to another processor where it waits for the creator's: they have half a millisecond of
+/// work to do beside each other, and a scheduler that packs work on few processors would have one wait for the other.
+pub fn look_at(init: libc::pid_t) -> Option<ProcessId> {
     let (process, processor) = identity::locate(init).ok().flatten()?;
-    if FIRST.swap(false, Ordering::Relaxed) && processors::current() == Ok(processor) {
+    if processors::current() == Ok(processor) {
         // There may be no other.
-        let _ = processors::step_aside();
+        let _ = processors::send_away(nix::unistd::Pid::from_raw(init));
     }
     Some(process)
 }

@@ -334,8 +334,10 @@ impl Init<'_> {
     }
 
     /// Waits until the creator says so: true to go on, false where it has died.
-    fn wait_for_start(&self) -> Result<bool> {
+    fn wait_for_start(&mut self) -> Result<bool> {
         let Some(gate) = &self.gate else {
+            // Of what is left to do this needs no word.
+            self.process.default_signals()?;
             // That it is on record needs no word of its own: either way init ends with its creator.
             return Ok(self.channel.receive()? == Some(Message::Start));
         };

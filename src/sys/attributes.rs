@@ -127,12 +127,12 @@ pub fn mode_of(path: &CStr) -> Result<u32> {
     Ok(unsafe { stat.assume_init() }.st_mode)
 }
 
-/// Gives every signal its default action and unblocks it: what the caller ignores (a shell's background job SIGINT, a Python
-/// program SIGXFSZ, the Rust runtime SIGPIPE) would stay ignored over the exec (`signal(7)`), and a limit without effect.
+/// Gives every signal its default action: what the caller ignores (a shell's background job SIGINT, a Python program SIGXFSZ,
+/// the Rust runtime SIGPIPE) would stay ignored over the exec (`signal(7)`), and a limit without effect.
 ///
 /// # Errors
 /// None that a valid call can meet.
-pub fn reset_signals() -> Result<()> {
+pub fn default_signals() -> Result<()> {
     // What the kernel takes, which glibc's own structure is not: handler, flags, restorer, mask.
     let default = [0_usize; 4];
     for signal in (1..=LAST_SIGNAL).filter(|it| ![libc::SIGKILL, libc::SIGSTOP].contains(it)) {
@@ -142,6 +142,14 @@ pub fn reset_signals() -> Result<()> {
             libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<usize>(), size_of::<u64>())
         })?;
     }
+    Ok(())
+}
+
+/// Unblocks every signal: what is blocked stays so over an exec.
+///
+/// # Errors
+/// None that a valid call can meet.
+pub fn unblock_signals() -> Result<()> {
     let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initialises the set before it is read; the old mask is not asked for.
     check(

@@ -1,9 +1,9 @@
-//! Which processors this process runs on.
+//! Which processors a process runs on.
 
-use nix::sched::{sched_getaffinity, sched_getcpu, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::Result;
+use super::{Errno, Result};
 
 /// The processor that the caller is on.
 ///
@@ -13,16 +13,28 @@ pub fn current() -> Result<usize> {
     sched_getcpu()
 }
 
-/// Goes to another processor at once, and may come back. What is cloned afterwards inherits the mask that this sets, the
-/// caller's own, as one that was asked for: a cpuset that is given more processors later gives it no more (Linux 6.2).
+/// Sends a process that waits for the caller's processor to another one, from where it may come back.
+///
+/// Since Linux 6.2 a mask that a process was given goes on binding it when its cpuset gets more processors, and its children
+/// with it. So it is given every processor that there may ever be, which binds nobody; and nothing is done where the caller,
+/// whose mask it has inherited, may not use every processor that is online: that may have been asked for.
 ///
 /// # Errors
-/// As `sched_setaffinity(2)`: `EINVAL` where there is no other.
-pub fn step_aside() -> Result<()> {
-    let caller = Pid::from_raw(0);
-    let all = sched_getaffinity(caller)?;
-    let mut others = all;
+/// As `sched_setaffinity(2)`: `EINVAL` where there is no other processor.
+pub fn send_away(process: Pid) -> Result<()> {
+    let may_use = sched_getaffinity(Pid::from_raw(0))?;
+    if !(0..CpuSet::count()).filter(|cpu| may_use.is_set(*cpu) == Ok(true)).eq(0..online()?) {
+        return Ok(());
+    }
+    let (mut others, mut every) = (may_use, CpuSet::new());
     others.unset(current()?)?;
-    sched_setaffinity(caller, &others)?;
-    sched_setaffinity(caller, &all)
+    (0..CpuSet::count()).try_for_each(|cpu| every.set(cpu))?;
+    sched_setaffinity(process, &others)?;
+    sched_setaffinity(process, &every)
+}
+
+/// How many processors are online.
+fn online() -> Result<usize> {
+    let count = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)?;
+    count.and_then(|count| usize::try_from(count).ok()).ok_or(Errno::ENOSYS)
 }

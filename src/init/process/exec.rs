@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::{ProcessPlan, SeccompLoader, environment};
-use crate::error::{Error, Result};
+use crate::error::{At, Error, Result};
 use crate::sys::process::{self, StringVector};
 use crate::sys::{Errno, attributes};
 
@@ -52,6 +52,17 @@ impl ProcessPlan {
         })
     }
 
+    /// Gives every signal its default action, once.
+    ///
+    /// # Errors
+    /// As [`attributes::default_signals`].
+    pub fn default_signals(&mut self) -> Result<()> {
+        if !std::mem::replace(&mut self.signals_default, true) {
+            attributes::default_signals().at("reset", "signals")?;
+        }
+        Ok(())
+    }
+
     /// Becomes the program; returns only if that fails. `seccomp` loads the filter, if there is one and it has not been
     /// loaded by [`ProcessPlan::apply`].
     pub fn exec(&mut self, seccomp: Option<SeccompLoader<'_>>) -> Error {
@@ -64,8 +75,9 @@ impl ProcessPlan {
         // All memory is made ready first: the filter may allow no more than execve.
         let argv = StringVector::new(std::mem::take(&mut self.argv));
         let envp = StringVector::new(std::mem::take(&mut self.envp));
-        if let Err(errno) = attributes::reset_signals() {
-            return Error::sys("reset", "signals", errno);
+        if let Err(error) = self.default_signals().and_then(|()| attributes::unblock_signals().at("unblock", "signals"))
+        {
+            return error;
         }
         if let Some(load) = seccomp.filter(|_| !self.seccomp_early())
             && let Err(error) = load()

@@ -3,7 +3,8 @@
 //! [`Rootfs`] is planned from the spec (pure), opened by the creator (what the child will not be able to open), and
 //! then made by the child in three steps, between which the engine runs hooks:
 //!
-//! 1. [`Rootfs::mount`]: propagation, the root bound onto itself, `mounts` in their order, devices, links of `/dev`;
+//! 1. [`Rootfs::mount`]: propagation, the root bound onto itself, `mounts` in their order, devices, links of `/dev` (before
+//!    mounts that cannot cover them);
 //! 2. [`Rootfs::enter`]: `pivot_root(2)`, or what replaces it;
 //! 3. [`Rootfs::finish`]: final propagation (an unbindable one at the very end), `/dev/console`, read-only mounts, masked
 //!    and read-only paths, the read-only root.
@@ -225,7 +226,10 @@ impl Rootfs {
         let mut tree = Tree::new(self.bind_root()?);
         let old_umask = umask(0);
         let mut sources = std::mem::take(&mut self.opened.mounts).into_iter();
-        for planned in &self.plan.mounts {
+        for (at, planned) in self.plan.mounts.iter().enumerate() {
+            if at == self.plan.devices_before {
+                self.make_devices(&mut tree)?;
+            }
             if planned.needs_cgroups() {
                 enter_cgroups()?;
             }
@@ -234,14 +238,8 @@ impl Rootfs {
                 self.late.push((mount, format!("/{}", planned.destination)));
             }
         }
-        // Only files are made from here on: a directory found once stays the same.
-        tree.keep_directories();
-        for (at, device) in self.plan.devices.iter().enumerate() {
-            let own = if self.plan.userns && self.opened.devices.is_empty() { device.open_host()? } else { None };
-            device.make(&mut tree, self.opened.devices.get(at).map_or(own.as_ref(), Option::as_ref))?;
-        }
-        if self.plan.links {
-            devices::make_links(&mut tree)?;
+        if self.plan.devices_before == self.plan.mounts.len() {
+            self.make_devices(&mut tree)?;
         }
         self.opened.devices.clear();
         umask(old_umask);
@@ -252,6 +250,17 @@ impl Rootfs {
         }
         self.tree = Some(tree);
         Ok(())
+    }
+
+    /// Makes the devices and the links of `/dev`.
+    fn make_devices(&self, tree: &mut Tree) -> Result<()> {
+        // Nothing that is mounted from here on covers a directory of theirs: one found once stays the same.
+        tree.keep_directories();
+        for (at, device) in self.plan.devices.iter().enumerate() {
+            let own = if self.plan.userns && self.opened.devices.is_empty() { device.open_host()? } else { None };
+            device.make(tree, self.opened.devices.get(at).map_or(own.as_ref(), Option::as_ref))?;
+        }
+        if self.plan.links { devices::make_links(tree) } else { Ok(()) }
     }
 
     /// Starts the propagation and binds the root onto itself; returns the handle of the container's root.

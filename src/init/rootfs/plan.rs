@@ -27,6 +27,8 @@ pub(super) struct Plan {
     pub devices: Vec<Device>,
     /// Whether `/dev/fd`, `/dev/ptmx` and their kin are made.
     pub links: bool,
+    /// Before which of `mounts` the devices and links are made: behind all that may cover a place of theirs.
+    pub devices_before: usize,
     pub masked: Vec<String>,
     pub readonly_paths: Vec<String>,
     pub userns: bool,
@@ -122,6 +124,7 @@ impl Plan {
                 (true, true) => Entry::Move,
                 (true, false) => Entry::Pivot,
             },
+            devices_before: devices_before(&mounts, &devices),
             mounts,
             devices,
             links: own_dev,
@@ -225,6 +228,20 @@ impl PlannedMount {
             MountKind::Remount { .. } => "remount".to_owned(),
             MountKind::Cgroup => "cgroup".to_owned(),
         }
+    }
+}
+
+/// Devices need not wait for the cgroups, whose mount usually comes last: what is mounted below a sysfs, in which there are no
+/// links out of it, covers none of them.
+fn devices_before(mounts: &[PlannedMount], devices: &[Device]) -> usize {
+    let is_sysfs = |mount: &PlannedMount| {
+        mount.destination == "sys"
+            && matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype.as_bytes() == b"sysfs")
+    };
+    let below = |path: &str| path.starts_with("sys/");
+    match mounts.iter().rposition(|mount| !below(&mount.destination)) {
+        Some(last) if is_sysfs(&mounts[last]) && !devices.iter().any(|device| below(&device.path)) => last + 1,
+        _ => mounts.len(),
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Tree {
     pub root: Rc<OwnedFd>,
     /// Handles of fresh file systems: what is created right below them needs no look-up from the root.
     fresh: Vec<(String, Rc<OwnedFd>)>,
-    /// Whether every directory looked up is remembered, because no mount follows that could cover one.
+    /// Whether every directory looked up is remembered, because no mount follows that could cover it.
     settled: bool,
 }
 
@@ -69,7 +69,7 @@ impl Tree {
         Ok(handle)
     }
 
-    /// All mounts are made: directories keep their handles from now on.
+    /// No mount to come covers a directory that is looked up here: they keep their handles from now on.
     pub fn keep_directories(&mut self) {
         self.settled = true;
     }
