@@ -24,6 +24,9 @@ pub mod network;
 use core::arch::{asm, naked_asm};
 use core::mem::MaybeUninit;
 
+/// Whether the C library is one that can be started without its questions to the processor (`library`).
+pub const KNOWN_START: bool = cfg!(known_start);
+
 /// Defines the program's `main`, which the C library calls, by a function that gives the exit status.
 ///
 /// The standard library's own takes 0.07 ms, most of it to learn from `/proc/self/maps` where the stack ends, for words
@@ -46,7 +49,8 @@ macro_rules! main {
 /// that a caller hands down to the container, and within the first table of descriptors.
 pub const HELD: i32 = 61;
 
-/// The program's entry, by the linker's `-e`: looks at the words, then goes on with the C library's entry.
+/// The program's entry, by the linker's `-e`: looks at the words, then starts the C library, by its own entry where its start
+/// is not known.
 ///
 /// # Safety
 /// For the kernel to jump to, with the stack that it makes for a new program.
@@ -60,7 +64,8 @@ pub unsafe extern "C" fn rustbox_entry() -> ! {
     )
 }
 
-/// Executes the program from a read-only mount where its words ask for it; returns where not, or where that fails.
+/// Executes the program from a read-only mount where its words ask for it; then, or where that fails, starts the C library.
+/// Returns where that is to be left to its own entry.
 ///
 /// # Safety
 /// `stack` is what the kernel has made: the count of words, the words, a null, the environment, a null.
