@@ -517,6 +517,38 @@ fn the_default_devices_and_links_exist_and_work() {
     assert!(out.ends_with("2\n2\nfull"), "{out}");
 }
 
+/// Devices may be made before a last mount only where that cannot cover them: through a link of a volume it can.
+#[test]
+fn devices_are_made_in_what_covers_dev_through_a_link_of_a_volume() {
+    let t = Test::new();
+    let (volume, fake) = (t.path("volume"), t.path("fake"));
+    fs::create_dir(&volume).unwrap();
+    fs::create_dir(&fake).unwrap();
+    symlink("/dev", volume.join("link")).unwrap();
+    fs::write(fake.join("null"), "").unwrap();
+    let show = || {
+        let spec = sh("stat -c %F /dev/null").without_mount("/sys/fs/cgroup");
+        spec.bind(volume.to_str().unwrap(), "/sys/fs/cgroup", &["bind"])
+    };
+    let covered = t.bundle(show().tmpfs("/sys/fs/cgroup/link", &[]));
+    assert_eq!(covered.run().ok().line(), "character special file");
+    let faked = t.bundle(show().bind(fake.to_str().unwrap(), "/sys/fs/cgroup/link", &["bind"]));
+    faked.run().fails().rustbox_says(&["/dev/null", "not the device asked for"]);
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_device_behind_a_link_of_the_image_lies_in_the_mount_that_it_leads_to() {
+    let t = Test::new();
+    let node = json!({"linux": {"devices": [{"path": "/volume/node", "type": "c", "major": 1, "minor": 3}]}});
+    let spec =
+        sh("stat -c '%F %t:%T' /sys/fs/cgroup/node").without_mount("/sys/fs/cgroup").tmpfs("/sys/fs/cgroup", &[]);
+    let c = t.bundle(spec.patch(node));
+    symlink("/sys/fs/cgroup", c.rootfs().join("volume")).unwrap();
+    assert_eq!(c.run().ok().line(), "character special file 1:3");
+    t.assert_nothing_left();
+}
+
 #[test]
 fn configured_devices_are_made_with_mode_and_owner() {
     let devices = json!({"linux": {"devices": [

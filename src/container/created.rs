@@ -7,6 +7,7 @@ use crate::container::notify_socket::Proxy;
 use crate::container::state::{Directory, Record};
 use crate::error::{Error, Result};
 use crate::init::channel::{Channel, Message};
+use crate::sys::Errno;
 
 /// A created container: init stands at the gate and is on record.
 #[derive(Debug)]
@@ -30,7 +31,11 @@ impl Created {
     /// # Errors
     /// Why the program could not be executed.
     pub fn start(&self) -> Result<()> {
-        self.open_gate()?;
+        match self.open_gate() {
+            // It has ended before it heard so, and may have said why.
+            Err(error) if [Some(Errno::EPIPE), Some(Errno::ECONNRESET)].contains(&error.errno()) => {}
+            opened => opened?,
+        }
         self.heard()
     }
 

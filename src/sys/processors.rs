@@ -17,13 +17,13 @@ pub fn current() -> Result<usize> {
 ///
 /// Since Linux 6.2 a mask that a process was given goes on binding it when its cpuset gets more processors, and its children
 /// with it. So it is given every processor that there may ever be, which binds nobody; and nothing is done where the caller,
-/// whose mask it has inherited, may not use every processor that is online: that may have been asked for.
+/// whose mask it has inherited, may not use each that may ever be online: that may have been asked for.
 ///
 /// # Errors
 /// As `sched_setaffinity(2)`: `EINVAL` where there is no other processor.
 pub fn send_away(process: Pid) -> Result<()> {
     let may_use = sched_getaffinity(Pid::from_raw(0))?;
-    if !(0..CpuSet::count()).filter(|cpu| may_use.is_set(*cpu) == Ok(true)).eq(0..online()?) {
+    if !(0..CpuSet::count()).filter(|cpu| may_use.is_set(*cpu) == Ok(true)).eq(0..possible()?) {
         return Ok(());
     }
     let (mut others, mut every) = (may_use, CpuSet::new());
@@ -33,8 +33,8 @@ pub fn send_away(process: Pid) -> Result<()> {
     sched_setaffinity(process, &every)
 }
 
-/// How many processors are online.
-fn online() -> Result<usize> {
-    let count = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)?;
+/// How many processors there may ever be.
+fn possible() -> Result<usize> {
+    let count = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_CONF)?;
     count.and_then(|count| usize::try_from(count).ok()).ok_or(Errno::ENOSYS)
 }

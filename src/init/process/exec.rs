@@ -57,8 +57,9 @@ impl ProcessPlan {
     /// # Errors
     /// As [`attributes::default_signals`].
     pub fn default_signals(&mut self) -> Result<()> {
-        if !std::mem::replace(&mut self.signals_default, true) {
+        if !self.signals_default {
             attributes::default_signals().at("reset", "signals")?;
+            self.signals_default = true;
         }
         Ok(())
     }

@@ -226,9 +226,11 @@ impl Rootfs {
         let mut tree = Tree::new(self.bind_root()?);
         let old_umask = umask(0);
         let mut sources = std::mem::take(&mut self.opened.mounts).into_iter();
+        let mut devices_made = false;
         for (at, planned) in self.plan.mounts.iter().enumerate() {
-            if at == self.plan.devices_before {
+            if at == self.plan.devices_before && tree.find_without_links("dev", libc::O_DIRECTORY).is_ok() {
                 self.make_devices(&mut tree)?;
+                devices_made = true;
             }
             if planned.needs_cgroups() {
                 enter_cgroups()?;
@@ -238,7 +240,7 @@ impl Rootfs {
                 self.late.push((mount, format!("/{}", planned.destination)));
             }
         }
-        if self.plan.devices_before == self.plan.mounts.len() {
+        if !devices_made {
             self.make_devices(&mut tree)?;
         }
         self.opened.devices.clear();

@@ -9,7 +9,7 @@ use oci_spec::runtime::{LinuxIdMapping, Mount, Spec};
 use super::devices::Device;
 use super::pivot::Entry;
 use super::propagation::Propagation;
-use super::tree::{c_string, clean};
+use super::tree::{c_string, clean, split};
 use super::{CgroupView, RootfsContext};
 use crate::error::{At, Error, Result};
 use crate::spec::mount_options::{Idmap, MountOptions};
@@ -27,7 +27,8 @@ pub(super) struct Plan {
     pub devices: Vec<Device>,
     /// Whether `/dev/fd`, `/dev/ptmx` and their kin are made.
     pub links: bool,
-    /// Before which of `mounts` the devices and links are made: behind all that may cover a place of theirs.
+    /// Before which of `mounts` the devices and links are made, if `/dev` is on no link: behind all that may cover a place of
+    /// theirs.
     pub devices_before: usize,
     pub masked: Vec<String>,
     pub readonly_paths: Vec<String>,
@@ -231,16 +232,22 @@ impl PlannedMount {
     }
 }
 
-/// Devices need not wait for the cgroups, whose mount usually comes last: what is mounted below a sysfs, in which there are no
-/// links out of it, covers none of them.
+/// Devices need not wait for the cgroups, whose mount usually comes last: below a sysfs, which is on no link, it covers none of
+/// them. Any other mount might, through a link in what was mounted before it.
 fn devices_before(mounts: &[PlannedMount], devices: &[Device]) -> usize {
     let is_sysfs = |mount: &PlannedMount| {
         mount.destination == "sys"
             && matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype.as_bytes() == b"sysfs")
     };
-    let below = |path: &str| path.starts_with("sys/");
-    match mounts.iter().rposition(|mount| !below(&mount.destination)) {
-        Some(last) if is_sysfs(&mounts[last]) && !devices.iter().any(|device| below(&device.path)) => last + 1,
+    match mounts {
+        [rest @ .., cgroups]
+            if matches!(cgroups.kind, MountKind::Cgroup)
+                && cgroups.destination == "sys/fs/cgroup"
+                && rest.iter().any(is_sysfs)
+                && devices.iter().all(|device| split(&device.path).0 == "dev") =>
+        {
+            rest.len()
+        }
         _ => mounts.len(),
     }
 }

@@ -3,7 +3,8 @@
 //! glibc asks which instructions there are and how large the caches, so as to choose the quickest of its functions for
 //! strings and memory: 41 `cpuid` on AMD, 68 on Intel, each of which a virtual machine traps, in 6 µs. That is 0.25 to
 //! 0.43 ms of every command, more than the rest of its start. Here the choice is left at the instructions that every
-//! x86-64 processor has; all else is what `__libc_start_main` does, in its order, by the functions it calls.
+//! x86-64 processor has; all else is what `__libc_start_main` does, in its order, by the functions it calls, but for what the
+//! end of the first thread by `pthread_exit` would need.
 //!
 //! Those are inside of the C library, so only the versions whose start was read are started like this (`build.rs`); with
 //! any other, and where `GLIBC_TUNABLES` asks the C library for something, its own start is taken.
@@ -18,6 +19,7 @@ type Word = *const c_char;
 unsafe extern "C" {
     static mut __environ: *const Word;
     static mut __libc_stack_end: *const usize;
+    static mut _dl_minsigstacksize: usize;
     static mut _dl_random: *const [usize; 2];
     static mut __libc_enable_secure: c_int;
     static mut __x86_shared_non_temporal_threshold: usize;
@@ -87,7 +89,34 @@ pub unsafe fn start(stack: *const usize) {
         near!(_dl_aux_init, end.add(1));
         near!(__tunables_init, environment);
         near!(_dl_relocate_static_pie);
+        choose_functions();
         relocated(*stack, words, environment);
+    }
+}
+
+/// Has each function that has variants choose one, in a program that is not position independent; in one that is the
+/// relocation has done so, and the linker gives no list.
+///
+/// # Safety
+/// Called once, by [`start`].
+unsafe fn choose_functions() {
+    const R_X86_64_IRELATIVE: usize = 37;
+    let (mut entry, end): (*const [usize; 3], *const [usize; 3]);
+    // SAFETY: the linker's list of `Elf64_Rela`, or twice null: the place of an address, its type, the function that knows it.
+    unsafe {
+        asm!(
+            ".weak __rela_iplt_start", ".weak __rela_iplt_end",
+            "mov {entry}, [rip + __rela_iplt_start@GOTPCREL]", "mov {end}, [rip + __rela_iplt_end@GOTPCREL]",
+            entry = out(reg) entry, end = out(reg) end, options(nomem, nostack, preserves_flags)
+        );
+        while entry < end {
+            let [place, kind, resolver] = *entry;
+            if kind == R_X86_64_IRELATIVE {
+                let resolver: extern "C" fn() -> usize = core::mem::transmute(resolver);
+                *(place as *mut usize) = resolver();
+            }
+            entry = entry.add(1);
+        }
     }
 }
 
@@ -99,10 +128,15 @@ pub unsafe fn start(stack: *const usize) {
 unsafe fn relocated(count: usize, words: *const Word, environment: *const Word) -> ! {
     // From where copies pass the caches by: 3/4 of what a core has of a shared cache, as glibc reckons; its own default.
     const NON_TEMPORAL: usize = 0xc_0000;
+    // What a signal's frame takes where nobody says, as before Linux 5.14.
+    const MINSIGSTKSZ: usize = 2048;
     // SAFETY: as above; the linker has made the arrays of functions.
     unsafe {
         __x86_shared_non_temporal_threshold = NON_TEMPORAL;
         __x86_rep_movsb_stop_threshold = NON_TEMPORAL;
+        if _dl_minsigstacksize == 0 {
+            _dl_minsigstacksize = MINSIGSTKSZ;
+        }
         __libc_setup_tls();
         // What protects stacks and pointers in `pthread_t`, random bytes of the kernel's; the first one's lowest byte is
         // null, so that no string holds it.
