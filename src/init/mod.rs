@@ -98,8 +98,8 @@ pub struct Gate {
 
 /// A process 1 that is not the program itself.
 pub trait Reaper {
-    /// Forks the program's process, which enters the cgroups of the payload and calls `program` (that
-    /// returns only where it fails), and reaps until all is over. Returns init's exit status.
+    /// Forks the program's process, which enters the cgroups of the payload and calls `program` (that waits for `start`, where
+    /// nobody has, and returns only where it fails), and reaps until all is over. Returns init's exit status.
     fn run(&self, payload: &cgroup::Entry, program: &mut dyn FnMut() -> Error) -> i32;
 }
 
@@ -121,6 +121,14 @@ impl Init<'_> {
     fn go_on(&mut self, payload: &cgroup::Entry) -> i32 {
         if let Err(error) = self.get_ready() {
             return self.fail_creation(&error);
+        }
+        if let Some(reaper) = self.reaper.filter(|_| self.gate.is_none() && !self.has_start_hooks()) {
+            // The payload's process is made and becomes the user meanwhile: only then it waits.
+            return reaper.run(payload, &mut || match self.become_user().and_then(|()| self.wait_for_start()) {
+                Ok(true) => self.execute(),
+                Ok(false) => creator_ended(),
+                Err(error) => error,
+            });
         }
         match self.wait_for_start() {
             Ok(true) => {}
@@ -291,6 +299,11 @@ impl Init<'_> {
         let hooks = self.spec.hooks().as_ref().and_then(|hooks| hooks.create_container().as_deref());
         // Hooks that change the root file system expect to begin in it.
         self.run_hooks(Kind::CreateContainer, hooks, &path_alone(), &|| self.rootfs.change_directory())
+    }
+
+    fn has_start_hooks(&self) -> bool {
+        let hooks = self.spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref());
+        hooks.is_some_and(|hooks| !hooks.is_empty())
     }
 
     fn start_hooks(&self) -> Result<()> {
