@@ -1,6 +1,7 @@
 //! Mounts that a container may have left in the runtime's own mount namespace.
 
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{At, Error, Result};
@@ -32,8 +33,13 @@ fn find(directories: &[&Path]) -> Result<Vec<Mounted>> {
     const FILE: &str = "/proc/self/mountinfo";
     let file = path::open(FILE, libc::O_RDONLY).at("open", FILE)?;
     let table = path::read_all(file.as_fd(), LARGEST).at("read", FILE)?;
-    let mounts =
-        mountinfo::parse(&table).map_err(|line| Error::Other(format!("read `{FILE}`: line {line} is no mount")))?;
+    // By components, as a kernel writes them: most mounts are then seen at a glance not to be below.
+    let plain: Vec<PathBuf> = directories.iter().map(|directory| directory.components().collect()).collect();
+    let may_be_below = |point: &[u8]| {
+        point.contains(&b'\\') || plain.iter().any(|directory| point.starts_with(directory.as_os_str().as_bytes()))
+    };
+    let mounts = mountinfo::parse_where(&table, may_be_below)
+        .map_err(|line| Error::Other(format!("read `{FILE}`: line {line} is no mount")))?;
     let below = |mount: &Mounted| {
         directories.iter().any(|directory| {
             // A container whose rootfs is `/` has the whole host below it.

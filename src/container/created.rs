@@ -31,20 +31,20 @@ impl Created {
     /// # Errors
     /// Why the program could not be executed.
     pub fn start(&self) -> Result<()> {
-        match self.open_gate() {
-            // It has ended before it heard so, and may have said why.
-            Err(error) if [Some(Errno::EPIPE), Some(Errno::ECONNRESET)].contains(&error.errno()) => {}
-            opened => opened?,
-        }
+        self.open_gate()?;
         self.heard()
     }
 
-    /// Lets init go on to the exec, without waiting for it: [`Created::channel`] is readable when it has happened.
+    /// Lets init go on to the exec, without waiting for it: [`Created::channel`] is readable when it has happened. Where nobody
+    /// is left to hear it, what they have said before tells why.
     ///
     /// # Errors
-    /// Where init has ended.
+    /// As `sendmsg(2)`.
     pub fn open_gate(&self) -> Result<()> {
-        self.channel.send(&Message::Start)
+        match self.channel.send(&Message::Start) {
+            Err(error) if [Some(Errno::EPIPE), Some(Errno::ECONNRESET)].contains(&error.errno()) => Ok(()),
+            sent => sent,
+        }
     }
 
     /// The creator's end of the line to init.

@@ -12,7 +12,6 @@ use super::evidence::{Evidence, Noise};
 use super::limits::Limits;
 use super::meter::{Meter, read_open};
 use super::verdict::Verdict;
-use crate::cgroup::stats::Psi;
 use crate::sys::path;
 
 /// A share of the wall limit, 1/10: a program that has waited for less was over the limit by its own doing.
@@ -62,7 +61,8 @@ impl Counters {
 
 /// The `total` of the line `some` of a pressure file, µs (`accounting/psi`).
 pub fn some_total(text: &str) -> Option<u64> {
-    text.starts_with("some ").then(|| Psi::parse(text).some.total)
+    let some = text.lines().next()?.strip_prefix("some ")?;
+    some.split(' ').find_map(|word| word.strip_prefix("total="))?.parse().ok()
 }
 
 /// Marks the verdict where noise may have decided it.

@@ -1,5 +1,7 @@
 //! Classic BPF as seccomp uses it: the few instructions, and a balanced decision tree over system call numbers.
 
+use std::collections::BTreeMap;
+
 use crate::sys::seccomp::{Data, Instruction, action};
 
 /// Load a 32-bit word of `struct seccomp_data`.
@@ -77,9 +79,16 @@ pub struct Range {
 
 /// Turns single numbers into runs; numbers not named get `default`. A number named twice keeps its first answer.
 pub fn ranges(named: &[(u32, Leaf)], default: Leaf) -> Vec<Range> {
-    let mut sorted = named.to_vec();
-    sorted.sort_by_key(|(nr, _)| *nr);
-    sorted.dedup_by_key(|(nr, _)| *nr);
+    // Nearly all numbers are small: each has its place, which takes no sorting.
+    let mut low = [None; 512];
+    let mut high = BTreeMap::new();
+    for (nr, leaf) in named {
+        match low.get_mut(*nr as usize) {
+            Some(place) => *place = place.or(Some(*leaf)),
+            None => drop(high.entry(*nr).or_insert(*leaf)),
+        }
+    }
+    let low = (0..).zip(low).filter_map(|(nr, leaf)| Some((nr, leaf?)));
     let mut out = vec![Range { first: 0, leaf: default }];
     let mut next = 0u32;
     let mut push = |first: u32, leaf: Leaf| match out.last_mut() {
@@ -87,7 +96,7 @@ pub fn ranges(named: &[(u32, Leaf)], default: Leaf) -> Vec<Range> {
         Some(last) if last.first == first => last.leaf = leaf,
         _ => out.push(Range { first, leaf }),
     };
-    for (nr, leaf) in sorted {
+    for (nr, leaf) in low.chain(high) {
         if nr > next {
             push(next, default);
         }

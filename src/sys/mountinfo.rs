@@ -23,8 +23,26 @@ pub struct Mounted {
 /// # Errors
 /// The number of that line.
 pub fn parse(table: &[u8]) -> Result<Vec<Mounted>, usize> {
+    parse_where(table, |_| true)
+}
+
+/// The same of the mounts whose point, as the kernel writes it, is `wanted`; of the others only that they have one is looked at.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_where(table: &[u8], wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Mounted>, usize> {
     let lines = table.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
-    lines.map(|(index, line)| mounted(line).ok_or(index + 1)).collect()
+    let point = |line: &'_ [u8]| {
+        let start = 1 + line.iter().enumerate().filter(|(_, byte)| **byte == b' ').nth(3)?.0;
+        let end = start + line[start..].iter().position(|byte| *byte == b' ')?;
+        (line[start] == b'/').then(|| wanted(&line[start..end]))
+    };
+    let chosen = lines.filter_map(|(index, line)| match point(line) {
+        None => Some(Err(index + 1)),
+        Some(false) => None,
+        Some(true) => Some(mounted(line).ok_or(index + 1)),
+    });
+    chosen.collect()
 }
 
 /// `36 35 98:0 /root /mount/point rw,noatime shared:1 … - ext4 /dev/root rw,errors=continue`; the optional fields end with a dash
@@ -105,6 +123,21 @@ mod tests {
             assert_eq!(parse(&[&good, bad.as_bytes(), b"\n"].concat()), Err(2), "{bad}");
         }
         assert_eq!(parse(b""), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn of_what_nobody_wants_the_point_is_looked_at() {
+        let table = [line(b"/a", "", "tmpfs"), line(b"/a b", " shared:1", "proc"), line(b"/c", "", "ext4")].concat();
+        let points = |wanted: &dyn Fn(&[u8]) -> bool| {
+            let mounts = parse_where(&table, wanted).unwrap();
+            mounts.into_iter().map(|mount| mount.point).collect::<Vec<_>>()
+        };
+        assert_eq!(points(&|_| false), Vec::<PathBuf>::new());
+        assert_eq!(points(&|point| point == br"/a\040b"), [PathBuf::from("/a b")]);
+        assert_eq!(points(&|_| true), ["/a", "/a b", "/c"].map(PathBuf::from));
+        for bad in ["36 35", "36 35 98:0 / relative rw - tmpfs none rw", "36 35 98:0 / ", "36 35 98:0 / /a"] {
+            assert_eq!(parse_where(&[&table, bad.as_bytes(), b"\n"].concat(), |_| false), Err(4), "{bad}");
+        }
     }
 
     proptest! {
