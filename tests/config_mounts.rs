@@ -534,6 +534,13 @@ fn devices_are_made_in_what_covers_dev_through_a_link_of_a_volume() {
     assert_eq!(covered.run().ok().line(), "character special file");
     let faked = t.bundle(show().bind(fake.to_str().unwrap(), "/sys/fs/cgroup/link", &["bind"]));
     faked.run().fails().rustbox_says(&["/dev/null", "not the device asked for"]);
+    // The mount of the cgroups itself may lead there.
+    fs::create_dir(t.path("fs")).unwrap();
+    symlink("/dev", t.path("fs/cgroup")).unwrap();
+    let cgroups = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]});
+    let spec = sh("stat -c %F /dev/null").without_mount("/sys/fs/cgroup");
+    let led = t.bundle(spec.bind(t.path("fs").to_str().unwrap(), "/sys/fs", &["bind"]).mount(cgroups));
+    assert_eq!(led.run().ok().line(), "character special file");
     t.assert_nothing_left();
 }
 

@@ -9,6 +9,8 @@ mod sweep;
 use std::process::{Command, Stdio};
 
 use common::*;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// The calls that make something, or come between two that do.
 const CALLS: &[&str] = &["mkdirat", "renameat2", "renameat", "clone3", "write", "sendmsg", "recvmsg", "openat"];
@@ -49,6 +51,72 @@ fn a_create_killed_at_any_call_is_proved_gone_by_delete() {
         c.delete_force().ok();
         t.assert_nothing_left();
     });
+}
+
+/// The youngest child of a process that executes the binary under test.
+fn child(pid: i32) -> Option<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    let child = text.split_whitespace().next_back()?;
+    let name = std::fs::read_to_string(format!("/proc/{child}/cmdline")).ok()?;
+    name.starts_with(binary().to_str()?).then(|| child.parse().unwrap())
+}
+
+fn found<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let mut seen = None;
+    until(what, || {
+        seen = look();
+        seen.is_some()
+    });
+    seen.unwrap()
+}
+
+/// On cgroup v1 alone init enters by its first write, which is slow here. Its creator is dead by then: a `delete` that did not wait
+/// would find nobody.
+#[test]
+fn an_init_that_is_in_no_cgroup_yet_is_waited_for() {
+    rustbox_only!();
+    if std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" - cgroup2 ") {
+        skip!("where the v2 hierarchy is mounted init is born in its cgroup");
+    }
+    let t = Test::new();
+    let c = t.bundle(sh("sleep 600"));
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=write:delay_enter=1500000:when=1"]);
+    command.arg(binary()).arg("--root").arg(&t.root).args(["create", "--bundle"]);
+    let strace = t.spawn(with(command, &c), Stdio::null());
+    let creator = found("the creator", || child(strace.pid()));
+    let init = found("init", || child(creator).filter(|_| t.root.join(&c.id).join("init").exists()));
+    kill(Pid::from_raw(creator), Signal::SIGKILL).unwrap();
+    c.delete_force().ok();
+    let stat = std::fs::read_to_string(format!("/proc/{init}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    assert!(matches!(state, None | Some('Z' | 'X')), "init {init} lives on: {stat}");
+    strace.wait();
+    t.assert_nothing_left();
+}
+
+/// The second message of a `run` is `Start`: it comes late here, and to nobody.
+#[test]
+fn a_container_whose_init_ends_before_it_is_started_has_not_started() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(sh("sleep 600").hook("poststart", &format!("touch {}", t.path("started").display())));
+    let mut command = Command::new("strace");
+    command.args(["-qq", "-o", "/dev/null", "-e", "inject=sendmsg:delay_enter=1000000:when=2"]);
+    command.arg(binary()).arg("--root").arg(&t.root).args(["run", "--detach", "--bundle"]);
+    let strace = t.spawn(with(command, &c), Stdio::null());
+    let creator = found("the creator", || child(strace.pid()));
+    let record = t.root.join(&c.id).join("init");
+    let init = found("init", || {
+        let text = std::fs::read_to_string(&record).ok()?;
+        text.split(' ').next()?.parse::<i32>().ok()
+    });
+    assert_eq!(child(creator), Some(init));
+    kill(Pid::from_raw(init), Signal::SIGKILL).unwrap();
+    let out = strace.wait().fails();
+    assert!(!out.stderr.is_empty(), "{out:?}");
+    assert!(!t.path("started").exists(), "a hook ran: {out:?}");
+    t.assert_nothing_left();
 }
 
 #[test]

@@ -216,9 +216,9 @@ impl<'a> Plan<'a> {
         let creator_hooks = hooks.is_some_and(has_creator_hooks)
             || net_devices::wanted(spec).is_some()
             || self.namespaces.late_pid().is_some();
-        let creators = [channel.as_fd(), directory.fd(), init_file.as_fd()];
+        let creators = [channel.as_fd(), init_file.as_fd()];
         let mut child = self
-            .clone_init(spec, begun.birth(), gate, (&channel, &creators), line, creator_hooks)
+            .clone_init(spec, begun.birth(), gate, (&channel, &creators, directory.fd()), line, creator_hooks)
             .map_err(|error| Box::new(Failed { entered: true, ..*early(begun.explain(error)) }))?;
         let identity = look_at(child.pid);
         let mut hooks_ran = false;
@@ -244,7 +244,7 @@ impl<'a> Plan<'a> {
         spec: &Spec,
         birth: &cgroup::Entry,
         gate: Option<Gate>,
-        (channel, creators): (&Channel, &[BorrowedFd<'_>]),
+        (channel, creators, lock): (&Channel, &[BorrowedFd<'_>], BorrowedFd<'_>),
         line: Channel,
         creator_hooks: bool,
     ) -> Result<Child> {
@@ -285,6 +285,7 @@ impl<'a> Plan<'a> {
                 namespaces,
                 staged,
                 birth,
+                lock,
                 network_made,
                 rootfs,
                 process: process.clone(),

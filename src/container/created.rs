@@ -7,7 +7,6 @@ use crate::container::notify_socket::Proxy;
 use crate::container::state::{Directory, Record};
 use crate::error::{Error, Result};
 use crate::init::channel::{Channel, Message};
-use crate::sys::Errno;
 
 /// A created container: init stands at the gate and is on record.
 #[derive(Debug)]
@@ -31,20 +30,17 @@ impl Created {
     /// # Errors
     /// Why the program could not be executed.
     pub fn start(&self) -> Result<()> {
-        self.open_gate()?;
-        self.heard()
+        let Err(error) = self.open_gate() else { return self.heard() };
+        // Init has ended: it may have said why. Its silence is no exec.
+        Err(self.heard().err().unwrap_or(error))
     }
 
-    /// Lets init go on to the exec, without waiting for it: [`Created::channel`] is readable when it has happened. Where nobody
-    /// is left to hear it, what they have said before tells why.
+    /// Lets init go on to the exec, without waiting for it: [`Created::channel`] is readable when it has happened.
     ///
     /// # Errors
-    /// As `sendmsg(2)`.
+    /// Where init has ended.
     pub fn open_gate(&self) -> Result<()> {
-        match self.channel.send(&Message::Start) {
-            Err(error) if [Some(Errno::EPIPE), Some(Errno::ECONNRESET)].contains(&error.errno()) => Ok(()),
-            sent => sent,
-        }
+        self.channel.send(&Message::Start)
     }
 
     /// The creator's end of the line to init.

@@ -32,7 +32,7 @@ pub struct Birth<'a> {
 }
 
 /// Makes init, which runs `init`. `line` is init's end of the line: the stage uses it too. `creators` are the creator's
-/// alone: a copy of its end of the line would hide its death, one of the lock would outlive it.
+/// alone: a copy of its end of the line would hide its death. (Its lock is given up by init, [`crate::init::Init::lock`].)
 ///
 /// # Errors
 /// As `clone3(2)` and `setns(2)`.

@@ -56,6 +56,9 @@ pub struct Init<'a> {
     pub staged: bool,
     /// The cgroup that init is in from the beginning: born there on v2, while on v1 it goes there first of all.
     pub birth: &'a cgroup::Entry,
+    /// Init's copy of the lock on the container's directory: until it is where whoever releases the container finds it, nobody
+    /// may begin to. After that a copy must not outlive the creator.
+    pub lock: BorrowedFd<'a>,
     /// Init was born in the new network namespace.
     pub network_made: bool,
     /// The root filesystem, planned and opened.
@@ -154,7 +157,8 @@ impl Init<'_> {
     /// Everything up to the entered root file system; gives the cgroups that the payload enters.
     fn set_up(&mut self) -> Result<cgroup::Entry> {
         self.birth.enter()?;
-        close_copies(&self.birth.tasks.iter().map(AsFd::as_fd).collect::<Vec<_>>());
+        let entered = self.birth.tasks.iter().map(AsFd::as_fd).chain([self.lock]);
+        close_copies(&entered.collect::<Vec<_>>());
         let user_namespace = self.namespaces.has(libc::CLONE_NEWUSER);
         if !user_namespace {
             self.process.outside(Some(self.procfs), None)?;

@@ -127,7 +127,7 @@ impl Refusals {
 
 impl Meter {
     /// Opens what is read while the payload runs, and registers for the OOM event. To be called when the cgroups exist
-    /// and before the payload starts. What the host lacks is left out: its evidence stays unknown.
+    /// and before its program starts. What the host lacks is left out: its evidence stays unknown.
     ///
     /// # Errors
     /// Where a file of a controller that is there cannot be opened.

@@ -164,11 +164,15 @@ impl Stage {
     }
 }
 
+/// How a shared root file system is filled: another number for another way.
+const FORMAT: u8 = 1;
+
 /// The name of the shared root file system: changes whenever its content would. Nobody but the host chooses what is hashed; and
 /// SHA-256 would ask the processor first whether it has instructions for it, which takes as long as all else here.
 fn skeleton_name(places: &[Place]) -> String {
     use std::hash::{DefaultHasher, Hasher as _};
     let mut hash = DefaultHasher::new();
+    hash.write_u8(FORMAT);
     hash.write([PASSWD, GROUP].concat().as_bytes());
     for place in places {
         let (kind, target): (&[u8], _) = match &place.kind {

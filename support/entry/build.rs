@@ -17,12 +17,6 @@ fn main() {
 fn version() -> Option<String> {
     println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
     let compiler = std::env::var_os("RUSTC_LINKER").unwrap_or_else(|| "cc".into());
-    let archive = Command::new(&compiler).arg("-print-file-name=libc.a").output().ok()?;
-    let archive = std::path::PathBuf::from(String::from_utf8(archive.stdout).ok()?.trim());
-    if archive.is_absolute() {
-        // Another version may come in its place.
-        println!("cargo::rerun-if-changed={}", archive.display());
-    }
     let mut child = Command::new(compiler)
         .args(["-E", "-P", "-x", "c", "-"])
         .stdin(Stdio::piped())

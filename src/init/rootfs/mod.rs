@@ -38,7 +38,7 @@ use oci_spec::runtime::Spec;
 
 use crate::error::{At, Error, Result};
 use crate::sys::mount::{AT_RECURSIVE, OPEN_TREE_CLONE, move_mount, open_tree};
-use crate::sys::path::{CWD, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, c_path, openat2};
+use crate::sys::path::{CWD, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, c_path, fstatfs, openat2};
 use crate::sys::process::umask;
 use crate::sys::{Errno, calls, stage};
 use open::Opened;
@@ -228,7 +228,7 @@ impl Rootfs {
         let mut sources = std::mem::take(&mut self.opened.mounts).into_iter();
         let mut devices_made = false;
         for (at, planned) in self.plan.mounts.iter().enumerate() {
-            if at == self.plan.devices_before && tree.find_without_links("dev", libc::O_DIRECTORY).is_ok() {
+            if at == self.plan.devices_before && is_plain(&tree) {
                 self.make_devices(&mut tree)?;
                 devices_made = true;
             }
@@ -356,6 +356,14 @@ impl Rootfs {
         }
         stage::end().at("chdir to", "/")
     }
+}
+
+/// Whether a mount on `/sys/fs/cgroup` comes to lie in a sysfs, and `/dev` on no link.
+fn is_plain(tree: &Tree) -> bool {
+    const SYSFS_MAGIC: libc::c_long = 0x6265_6572;
+    let directory = |path| tree.find_without_links(path, libc::O_DIRECTORY);
+    let is_sysfs = |place: OwnedFd| fstatfs(place.as_fd()).is_ok_and(|fs| fs.f_type == SYSFS_MAGIC);
+    directory("dev").is_ok() && directory("sys/fs/cgroup").is_ok_and(is_sysfs)
 }
 
 /// The root of the host's tree, not what is mounted on it: that `/..` leads to.

@@ -27,8 +27,8 @@ pub(super) struct Plan {
     pub devices: Vec<Device>,
     /// Whether `/dev/fd`, `/dev/ptmx` and their kin are made.
     pub links: bool,
-    /// Before which of `mounts` the devices and links are made, if `/dev` is on no link: behind all that may cover a place of
-    /// theirs.
+    /// Before which of `mounts` the devices and links are made: behind all that may cover a place of theirs, if `/dev` is on no
+    /// link and `/sys/fs/cgroup` a sysfs's own.
     pub devices_before: usize,
     pub masked: Vec<String>,
     pub readonly_paths: Vec<String>,
@@ -232,18 +232,13 @@ impl PlannedMount {
     }
 }
 
-/// Devices need not wait for the cgroups, whose mount usually comes last: below a sysfs, which is on no link, it covers none of
-/// them. Any other mount might, through a link in what was mounted before it.
+/// Devices need not wait for the cgroups, whose mount usually comes last and covers none of them, if it comes to lie in a sysfs.
+/// Any other mount might, through a link in what was mounted before it.
 fn devices_before(mounts: &[PlannedMount], devices: &[Device]) -> usize {
-    let is_sysfs = |mount: &PlannedMount| {
-        mount.destination == "sys"
-            && matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype.as_bytes() == b"sysfs")
-    };
     match mounts {
         [rest @ .., cgroups]
             if matches!(cgroups.kind, MountKind::Cgroup)
                 && cgroups.destination == "sys/fs/cgroup"
-                && rest.iter().any(is_sysfs)
                 && devices.iter().all(|device| split(&device.path).0 == "dev") =>
         {
             rest.len()

@@ -13,7 +13,7 @@ use super::watch::{Container, DRAINING, DYING, Phase, SETUP, Source, Watch};
 use crate::error::{Error, Result};
 use crate::init::report::{Exec, Received, Report};
 use crate::seccomp::judge as seccomp;
-use crate::sys::{pidfd, wait};
+use crate::sys::{Errno, pidfd, wait};
 use crate::worker::metrics;
 
 impl Watch<'_> {
@@ -52,7 +52,11 @@ impl Watch<'_> {
                 Ok(created) => {
                     let gate = created.open_gate();
                     self.container = Some(Container::Made(created));
-                    gate?;
+                    match gate {
+                        // Nobody is left to hear it: the line of the reports tells why.
+                        Err(error) if [Some(Errno::EPIPE), Some(Errno::ECONNRESET)].contains(&error.errno()) => {}
+                        opened => opened?,
+                    }
                     self.phase = Phase::Starting;
                     self.bound = Instant::now() + SETUP;
                 }

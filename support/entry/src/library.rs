@@ -6,7 +6,7 @@
 //! x86-64 processor has; all else is what `__libc_start_main` does, in its order, by the functions it calls, but for what the
 //! end of the first thread by `pthread_exit` would need.
 //!
-//! Those are inside of the C library, so only the versions whose start was read are started like this (`build.rs`); with
+//! Those are inside of the C library, so only the version whose start was read is started like this (`build.rs`); with
 //! any other, and where `GLIBC_TUNABLES` asks the C library for something, its own start is taken.
 //!
 //! Source: glibc 2.36, `csu/libc-start.c` for a static program; `sysdeps/x86/cacheinfo.h` for the thresholds.
@@ -25,6 +25,7 @@ unsafe extern "C" {
     static mut __x86_shared_non_temporal_threshold: usize;
     static mut __x86_rep_movsb_stop_threshold: usize;
 
+    fn gnu_get_libc_version() -> *const c_char;
     fn _dl_aux_init(auxiliary: *const [usize; 2]);
     fn __tunables_init(environment: *const Word);
     fn _dl_relocate_static_pie();
@@ -73,6 +74,11 @@ macro_rules! at {
 pub unsafe fn start(stack: *const usize) {
     // SAFETY: the kernel ends the strings and the vector; the functions are called in the C library's own order.
     unsafe {
+        let version: *const u8;
+        asm!("call {function}", function = sym gnu_get_libc_version, lateout("rax") version, clobber_abi("C"));
+        if !super::starts(version, b"2.36\0") {
+            return;
+        }
         let words: *const Word = stack.add(1).cast();
         let environment = words.add(*stack + 1);
         let mut end = environment;
@@ -107,7 +113,7 @@ unsafe fn choose_functions() {
         asm!(
             ".weak __rela_iplt_start", ".weak __rela_iplt_end",
             "mov {entry}, [rip + __rela_iplt_start@GOTPCREL]", "mov {end}, [rip + __rela_iplt_end@GOTPCREL]",
-            entry = out(reg) entry, end = out(reg) end, options(nomem, nostack, preserves_flags)
+            entry = out(reg) entry, end = out(reg) end, options(readonly, nostack, preserves_flags)
         );
         while entry < end {
             let [place, kind, resolver] = *entry;
