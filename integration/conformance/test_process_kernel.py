@@ -58,9 +58,10 @@ def test_scheduler(world, policy):
 
 
 def give_real_time(box):
-    """Lets the container's cgroup have real-time run time, where cgroup v1 shares it out."""
+    """Lets the container's cgroup have real-time run time, where cgroup v1 shares it out: enough for the program's start, which
+    otherwise goes on in the next period, and the one after that."""
     if os.path.exists(f"{oci.CGROUP}/cpu/cpu.rt_runtime_us"):
-        box.linux["resources"]["cpu"] = {"realtimeRuntime": 1000, "realtimePeriod": 1000000}
+        box.linux["resources"]["cpu"] = {"realtimeRuntime": 50000, "realtimePeriod": 1000000}
 
 
 def test_scheduler_deadline(world):
