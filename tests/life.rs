@@ -1110,7 +1110,7 @@ fn signal_zero_asks_whether_there_is_somebody() {
 fn a_container_in_the_cgroup_of_another_is_warned_of() {
     not_under!(Crun, "says nothing");
     let t = Test::new();
-    let path = format!("/{}-both", t.tag);
+    let path = format!("/rbt-{}-both", t.tag);
     let both = || spec().args(&["sleep", "1000"]).set("/linux/cgroupsPath", json!(path));
     let first = t.bundle(both());
     assert_eq!(first.run_detached().ok().stderr, "");
