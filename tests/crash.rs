@@ -55,10 +55,9 @@ fn a_create_killed_at_any_call_is_proved_gone_by_delete() {
 
 /// The youngest child of a process that executes the binary under test.
 fn child(pid: i32) -> Option<i32> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    let child = text.split_whitespace().next_back()?;
+    let child = children(pid).pop()?;
     let name = std::fs::read_to_string(format!("/proc/{child}/cmdline")).ok()?;
-    name.starts_with(binary().to_str()?).then(|| child.parse().unwrap())
+    name.starts_with(binary().to_str()?).then_some(child)
 }
 
 fn found<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

@@ -149,9 +149,8 @@ fn one_orphan_quarantines_the_worker_until_it_is_recovered() {
     let c = t.bundle(sh("sleep 600 & exec sleep 601").without_namespace("pid"));
     c.up();
     let init = c.pid();
-    let children = || fs::read_to_string(format!("/proc/{init}/task/{init}/children")).unwrap_or_default();
-    until("a child", || children().split_whitespace().count() == 1);
-    let orphan: i32 = children().split_whitespace().next().unwrap().parse().unwrap();
+    until("a child", || children(init).len() == 1);
+    let orphan = children(init)[0];
     t.remember(orphan);
     // A neighbour in the same mount namespace is none.
     let neighbour = t.bundle(

@@ -195,9 +195,8 @@ fn a_process_that_has_left_its_containers_cgroups_is_counted() {
     let c = t.bundle(sh("sleep 600 & exec sleep 601").without_namespace("pid"));
     c.up();
     let init = c.pid();
-    let children = || fs::read_to_string(format!("/proc/{init}/task/{init}/children")).unwrap_or_default();
-    until("a child", || children().split_whitespace().count() == 1);
-    let orphan: i32 = children().split_whitespace().next().unwrap().parse().unwrap();
+    until("a child", || children(init).len() == 1);
+    let orphan = children(init)[0];
     t.remember(orphan);
     for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
         let _ = fs::write(hierarchy.path().join("cgroup.procs"), orphan.to_string());

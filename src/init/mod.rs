@@ -125,7 +125,7 @@ impl Init<'_> {
         if let Err(error) = self.get_ready() {
             return self.fail_creation(&error);
         }
-        if let Some(reaper) = self.reaper.filter(|_| self.gate.is_none() && !self.has_start_hooks()) {
+        if let Some(reaper) = self.reaper.filter(|_| self.gate.is_none() && self.hooks_at_start().is_none()) {
             // The payload's process is made and becomes the user meanwhile: only then it waits.
             return reaper.run(payload, &mut || match self.become_user().and_then(|()| self.wait_for_start()) {
                 Ok(true) => self.execute(),
@@ -305,13 +305,14 @@ impl Init<'_> {
         self.run_hooks(Kind::CreateContainer, hooks, &path_alone(), &|| self.rootfs.change_directory())
     }
 
-    fn has_start_hooks(&self) -> bool {
-        let hooks = self.spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref());
-        hooks.is_some_and(|hooks| !hooks.is_empty())
+    /// What is run in here between `start` and the program, if anything.
+    fn hooks_at_start(&self) -> Option<&[Hook]> {
+        let hooks = self.spec.hooks().as_ref()?.start_container().as_deref()?;
+        (!hooks.is_empty()).then_some(hooks)
     }
 
     fn start_hooks(&self) -> Result<()> {
-        let hooks = self.spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref());
+        let hooks = self.hooks_at_start();
         // The container's filter holds for all that runs in it; init itself may have it already.
         let early = self.process.seccomp_early();
         let loaded = if early { self.reaper.is_none() } else { self.seccomp_before_gate };

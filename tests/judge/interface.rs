@@ -309,9 +309,7 @@ fn nothing_survives_a_supervisor_that_is_killed() {
     let running = test.spawn(command, std::process::Stdio::null());
     super::common::until("the sandbox", || test.root.join(&id).join("init").exists());
     std::thread::sleep(Duration::from_millis(100));
-    let children =
-        || std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.pid())).unwrap_or_default();
-    let init: i32 = children().split_whitespace().next().unwrap().parse().unwrap();
+    let init = super::common::children(running.pid())[0];
     running.signal(9);
     let start = Instant::now();
     super::common::until("the end of init", || !std::path::Path::new(&format!("/proc/{init}/exe")).exists());

@@ -54,7 +54,7 @@ impl Watch<'_> {
                     self.container = Some(Container::Made(created));
                     match gate {
                         // Nobody is left to hear it: the line of the reports tells why.
-                        Err(error) if [Some(Errno::EPIPE), Some(Errno::ECONNRESET)].contains(&error.errno()) => {}
+                        Err(error) if error.errno() == Some(Errno::EPIPE) => {}
                         opened => opened?,
                     }
                     self.phase = Phase::Starting;
