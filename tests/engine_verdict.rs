@@ -329,6 +329,18 @@ fn the_same_id_again_has_a_verdict_of_its_own() {
 }
 
 #[test]
+fn a_start_that_is_over_is_known_to_the_monitor() {
+    rustbox_only!();
+    for _ in 0..20 {
+        let test = Test::new();
+        let c = test.bundle(limited("sleep 60", &[("wall-time", "50")]));
+        c.up();
+        assert_eq!(verdict(&c)["running"], true);
+        c.delete_force().ok();
+    }
+}
+
+#[test]
 fn a_quota_that_holds_it_back_is_in_the_evidence() {
     rustbox_only!();
     let test = Test::new();

@@ -141,9 +141,12 @@ impl Monitor {
         self.tell(&Word::Failed(error.to_string()));
     }
 
-    /// Where it does not listen any more, its record says so.
+    /// Returns when it is on record, for the container's caller may ask at once. Where the monitor does not listen any
+    /// more, its record says so.
     fn tell(&self, word: &Word) {
-        let _ = socket::send(self.line.as_fd(), &serde_json::to_vec(word).unwrap_or_default(), &[]);
+        if socket::send(self.line.as_fd(), &serde_json::to_vec(word).unwrap_or_default(), &[]).is_ok() {
+            let _ = socket::receive(self.line.as_fd(), &mut [0; 16], MsgFlags::empty());
+        }
     }
 }
 

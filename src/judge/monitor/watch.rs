@@ -136,6 +136,8 @@ impl<'a> Watch<'a> {
         self.meter.reset_peak(Duration::from_nanos(wait::monotonic_ns().saturating_sub(exec_ns)));
         self.standing.exec_ns = Some(exec_ns);
         write(self.dir.as_fd(), FILE, &self.record.id, &self.standing)?;
+        // Whoever is gone meanwhile does not wait for it.
+        let _ = socket::send(line, b"noted", &[]);
         let noise = Counters::read(&self.meter);
         self.watch(pidfd, exec_ns)?;
         let ended_ns = wait::monotonic_ns();
