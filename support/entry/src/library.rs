@@ -27,7 +27,7 @@ unsafe extern "C" {
 
     fn gnu_get_libc_version() -> *const c_char;
     fn _dl_aux_init(auxiliary: *const [usize; 2]);
-    fn __tunables_init(environment: *const Word);
+    fn __tunables_init(environment: *mut Word);
     fn _dl_relocate_static_pie();
     fn __libc_setup_tls();
     fn __libc_early_init(initial: bool);
@@ -46,6 +46,10 @@ unsafe extern "C" {
     static __fini_array_start: [Finalizer; 0];
     static __fini_array_end: [Finalizer; 0];
 }
+
+/// What the C library is told instead of what the environment may say: to keep what is freed of each size at hand, as many
+/// as there may be, and not seven. A command frees thousands of small things, and merging them is a tenth of its work.
+const TUNABLES: &[u8; 45] = b"GLIBC_TUNABLES=glibc.malloc.tcache_count=512\0";
 
 type Initializer = unsafe extern "C" fn(c_int, *const Word, *const Word);
 type Finalizer = unsafe extern "C" fn();
@@ -93,7 +97,10 @@ pub unsafe fn start(stack: *const usize) {
         let variable: *mut *const usize = at!(__libc_stack_end);
         *variable = stack;
         near!(_dl_aux_init, end.add(1));
-        near!(__tunables_init, environment);
+        // Here, because the words are cut where they stand.
+        let mut text = *TUNABLES;
+        let mut tunables: [Word; 2] = [text.as_mut_ptr().cast(), core::ptr::null()];
+        near!(__tunables_init, tunables.as_mut_ptr());
         near!(_dl_relocate_static_pie);
         choose_functions();
         relocated(*stack, words, environment);
