@@ -97,11 +97,22 @@ fn an_init_that_is_in_no_cgroup_yet_is_waited_for() {
 /// The second message of a `run` is `Start`: it comes late here, and to nobody.
 #[test]
 fn a_container_whose_init_ends_before_it_is_started_has_not_started() {
+    ends_before_its_start(&["-e", "inject=sendmsg:delay_enter=1000000:when=2"]);
+}
+
+/// The second message that init receives: it has said that it is ready by then, and never reads what it was told.
+#[test]
+fn a_container_whose_init_ends_before_it_hears_of_its_start_has_not_started() {
+    ends_before_its_start(&["-f", "-e", "inject=recvmsg:delay_enter=1000000:when=2"]);
+}
+
+#[track_caller]
+fn ends_before_its_start(slowly: &[&str]) {
     rustbox_only!();
     let t = Test::new();
     let c = t.bundle(sh("sleep 600").hook("poststart", &format!("touch {}", t.path("started").display())));
     let mut command = Command::new("strace");
-    command.args(["-qq", "-o", "/dev/null", "-e", "inject=sendmsg:delay_enter=1000000:when=2"]);
+    command.args(["-qq", "-o", "/dev/null"]).args(slowly);
     command.arg(binary()).arg("--root").arg(&t.root).args(["run", "--detach", "--bundle"]);
     let strace = t.spawn(with(command, &c), Stdio::null());
     let creator = found("the creator", || child(strace.pid()));
@@ -111,6 +122,8 @@ fn a_container_whose_init_ends_before_it_is_started_has_not_started() {
         text.split(' ').next()?.parse::<i32>().ok()
     });
     assert_eq!(child(creator), Some(init));
+    // It has done all that it does before it waits.
+    std::thread::sleep(std::time::Duration::from_millis(400));
     kill(Pid::from_raw(init), Signal::SIGKILL).unwrap();
     let out = strace.wait().fails();
     assert!(!out.stderr.is_empty(), "{out:?}");

@@ -3,33 +3,28 @@
 //! Everything is decided and opened before the clone. Nothing that outlives this process is made
 //! before the record that names it is on disk, and whatever fails afterwards is released and proved gone.
 
-use std::borrow::Cow;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
-use oci_spec::runtime::{Hooks, LinuxIdMapping, Spec};
+use oci_spec::runtime::{LinuxIdMapping, Spec};
 
 use crate::cgroup;
 use crate::container::birth_network::BirthNetwork;
 use crate::container::created::Created;
 use crate::container::hooks::Kind;
 use crate::container::identity::ProcessId;
-use crate::container::namespaces::{Namespaces, host_id};
+use crate::container::namespaces::host_id;
 use crate::container::net_devices;
 use crate::container::options::Options;
-use crate::container::pending::{Pending, undo};
+use crate::container::pending::{Pending, known, undo};
+use crate::container::plan::{Plan, has_creator_hooks};
 use crate::container::report::Report;
 use crate::container::running_hook;
 use crate::container::spawn::{Birth, Conversation, introduced, look_at, spawn};
-use crate::container::state::{Directory, Record, Root, Status, new_record, streams};
+use crate::container::state::{Directory, Root, Status};
 use crate::error::{Error, Result};
 use crate::init::channel::{Channel, Message};
-use crate::init::process::{ProcessPlan, Setting, keeps_groups};
-use crate::init::procfs::Procfs;
-use crate::init::rootfs::{CgroupView, Rootfs, RootfsContext};
 use crate::init::{Gate, Init, Loader};
-use crate::seccomp;
 use crate::seccomp::notify::Handover;
 use crate::spec::{self, Bundle};
 use crate::sys::{self, clone::Child};
@@ -83,20 +78,6 @@ pub fn begin<'r>(root: &'r Root, id: &str, bundle: &Bundle, options: Options<'_>
     }
 }
 
-/// All that is decided before anything is made.
-struct Plan<'a> {
-    options: Options<'a>,
-    record: Record,
-    namespaces: Namespaces,
-    rootfs: Rootfs,
-    process: ProcessPlan,
-    sysctl: Vec<crate::init::sysctl::Parameter>,
-    time_offsets: Option<String>,
-    seccomp: Option<seccomp::Filter>,
-    handover: Option<Handover>,
-    procfs: Procfs,
-}
-
 struct Made {
     child: Child,
     identity: Option<ProcessId>,
@@ -113,94 +94,7 @@ struct Failed {
     entered: bool,
 }
 
-impl<'a> Plan<'a> {
-    fn new(root: &Root, id: &str, bundle: &Bundle, options: Options<'a>) -> Result<Plan<'a>> {
-        let spec = &bundle.spec;
-        let linux = spec.linux().as_ref();
-        let namespaces = Namespaces::plan(spec);
-        let below_user_namespace = crate::sys::process::in_user_namespace();
-        let mut cgroup = match &options.judge {
-            Some(judge) => judge.cgroup.clone(),
-            None => cgroup::plan(
-                &cgroup::Request {
-                    cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
-                    id,
-                    systemd: options.systemd_cgroup,
-                    unprivileged: options.rootless || below_user_namespace,
-                    annotations: spec.annotations().as_ref(),
-                    ..cgroup::Request::default()
-                },
-                &cgroup::Layout::probe()?,
-            )?,
-        };
-        cgroup.survey()?;
-        let user_namespace = namespaces.has(libc::CLONE_NEWUSER);
-        let rootfs = Rootfs::plan(
-            spec,
-            &bundle.dir,
-            &RootfsContext {
-                userns: user_namespace || below_user_namespace,
-                userns_path: namespaces.path(libc::CLONE_NEWUSER).map(Path::to_owned),
-                new_mount_ns: namespaces.has(libc::CLONE_NEWNS),
-                cgroup_ns: namespaces.has(libc::CLONE_NEWCGROUP),
-                no_pivot: options.no_pivot,
-                cgroup: CgroupView::of(&cgroup),
-            },
-        )?;
-        let process = match spec::process(spec) {
-            Err(_) if !options.ungated => Cow::Owned(spec::no_process()),
-            given => Cow::Borrowed(given?),
-        };
-        let listen_fds = super::options::listen_fds();
-        let setting = Setting {
-            user_namespace,
-            below_user_namespace,
-            have: if user_namespace { None } else { Some(crate::init::process::capabilities::permitted()?) },
-            preserve_fds: options.preserve_fds + listen_fds,
-            listen_fds,
-            keep_groups: keeps_groups(spec),
-            own_stdio: true,
-            ..Setting::default()
-        };
-        let mut process = ProcessPlan::new(&process, linux, &setting)?;
-        process.warnings.extend(cgroup.occupied().or_else(|| cgroup.without()));
-        process.check_host()?;
-        let seccomp = match linux.and_then(|linux| linux.seccomp().as_ref()) {
-            Some(profile) if options.judge.is_none() => Some(seccomp::cached(&root.path().join(".seccomp"), profile)?),
-            _ => None,
-        };
-        let own_pid_namespace = namespaces.new & libc::CLONE_NEWPID != 0;
-        let mut record = new_record(id, &bundle.dir, rootfs.path().to_owned(), spec, cgroup, own_pid_namespace)?;
-        record.ungated = options.ungated;
-        record.notify.clone_from(&options.notify);
-        if options.judge.is_none() {
-            record.streams = streams(spec);
-        }
-        record.resctrl = linux
-            .and_then(|linux| linux.intel_rdt().as_ref())
-            .map(|rdt| crate::init::intel_rdt::plan(id, rdt))
-            .transpose()?;
-        Ok(Plan {
-            record,
-            sysctl: linux.map(crate::init::sysctl::plan).transpose()?.unwrap_or_default(),
-            time_offsets: linux.map(crate::init::time_offsets::text).transpose()?.flatten(),
-            procfs: Procfs::open()?,
-            namespaces,
-            rootfs,
-            process,
-            seccomp,
-            handover: None,
-            options,
-        })
-    }
-
-    /// Opens what must exist: namespaces, the root filesystem, sources of mounts.
-    fn open(&mut self) -> Result<()> {
-        self.handover = self.seccomp.as_ref().map(Handover::prepare).transpose()?.flatten();
-        self.namespaces.open()?;
-        self.rootfs.open(self.namespaces.new & libc::CLONE_NEWNS != 0 && self.namespaces.has(libc::CLONE_NEWUSER))
-    }
-
+impl Plan<'_> {
     fn make(&mut self, directory: &Directory, spec: &Spec) -> Result<Made, Box<Failed>> {
         let early = |error| Box::new(Failed { error, init: None, hooks_ran: false, entered: false });
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
@@ -222,11 +116,20 @@ impl<'a> Plan<'a> {
             .map_err(|error| Box::new(Failed { entered: true, ..*early(begun.explain(error)) }))?;
         let identity = look_at(child.pid);
         let mut hooks_ran = false;
-        match self.accompany(&channel, &mut child, spec, (directory, begun), creator_hooks, &mut hooks_ran) {
-            Ok(()) => {
+        let accompanied = self
+            .accompany(&channel, &mut child, spec, (directory, begun), creator_hooks, &mut hooks_ran)
+            .and_then(|()| {
                 let identity = identity.filter(|init| init.pid == child.pid);
-                Ok(Made { child, identity, channel, init_file, hooks_ran })
-            }
+                if !self.record.unattended {
+                    return Ok(identity);
+                }
+                let init = known(identity, child.pid)?;
+                directory.record_init(&init_file, init, None)?;
+                Conversation { channel: &channel, child: &child.pidfd }.tell(&Message::Start, &[])?;
+                Ok(Some(init))
+            });
+        match accompanied {
+            Ok(identity) => Ok(Made { child, identity, channel, init_file, hooks_ran }),
             Err(error) => Err(Box::new(Failed { error, init: Some(child.pidfd), hooks_ran, entered: true })),
         }
     }
@@ -399,11 +302,6 @@ impl<'a> Plan<'a> {
         }
         Ok(())
     }
-}
-
-fn has_creator_hooks(hooks: &Hooks) -> bool {
-    let prestart = hooks.prestart();
-    [prestart, hooks.create_runtime()].into_iter().flatten().any(|hooks| !hooks.is_empty())
 }
 
 /// The host's ids of root in the container's own user namespace.

@@ -25,11 +25,14 @@ pub struct Created {
 }
 
 impl Created {
-    /// Starts a container that has no gate, and waits for the exec.
+    /// Starts a container that has no gate, where that has not been done, and waits for the exec.
     ///
     /// # Errors
     /// Why the program could not be executed.
     pub fn start(&self) -> Result<()> {
+        if self.record.unattended {
+            return self.heard();
+        }
         let Err(error) = self.open_gate() else { return self.heard() };
         // Init has ended: it may have said why. Its silence is no exec.
         Err(self.heard().err().unwrap_or(error))

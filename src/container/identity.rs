@@ -62,6 +62,18 @@ pub fn locate(pid: libc::pid_t) -> Result<Option<(ProcessId, usize)>> {
     Ok(Some((ProcessId { pid, start_time: number(22, "start time")? }, number(39, "processor")? as usize)))
 }
 
+/// Whether a process has executed a program since its clone; true of one that is gone.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn has_executed(process: ProcessId) -> Result<bool> {
+    /// Forked, but not executed anything (`include/linux/sched.h`).
+    const PF_FORKNOEXEC: u64 = 0x40;
+    let stat = stat(process.pid)?;
+    let flags = stat.as_deref().and_then(|stat| field(stat, 9)).and_then(|text| text.parse::<u64>().ok());
+    Ok(flags.is_none_or(|flags| flags & PF_FORKNOEXEC == 0))
+}
+
 /// The raw wait status of a process that has ended and waits to be reaped by its parent; `None` where it does not, or this
 /// process may not look.
 ///

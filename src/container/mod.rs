@@ -19,6 +19,7 @@ pub mod notify_socket;
 pub mod options;
 pub mod pending;
 mod pid_file;
+mod plan;
 pub mod record;
 pub mod report;
 pub mod run;

@@ -38,6 +38,15 @@ pub(super) fn undo(
     proof.after(error)
 }
 
+/// Init's identity: as it was looked at before, or now.
+///
+/// # Errors
+/// Where it is gone.
+pub(super) fn known(identity: Option<ProcessId>, pid: libc::pid_t) -> Result<ProcessId> {
+    let gone = || Error::Other("the container's first process has ended unexpectedly".to_owned());
+    identity.map_or_else(|| identity::identify(pid)?.ok_or_else(gone), Ok)
+}
+
 /// A container whose init sets itself up; it ends where this is dropped, but is then for recovery to release.
 #[derive(Debug)]
 pub struct Pending<'r> {
@@ -95,13 +104,15 @@ impl Pending<'_> {
     fn conclude(&self) -> Result<ProcessId> {
         let pid = self.child.pid;
         let conversation = Conversation { channel: &self.channel, child: &self.child.pidfd };
+        if self.record.unattended {
+            // It is on record, and its first word is read with its last. Whoever has not read `Start` has executed nothing.
+            let started = self.channel.wait_end()?;
+            conversation.expect(&Message::Ready)?;
+            return if started { known(self.identity, pid) } else { Err(conversation.ended()) };
+        }
         let mut take = || self.deliver_listener();
         conversation.expect_ready(if self.notifier.is_some() { Some(&mut take) } else { None })?;
-        let init = match self.identity {
-            Some(init) => init,
-            None => identity::identify(pid)?
-                .ok_or_else(|| Error::Other("the container's first process has ended unexpectedly".to_owned()))?,
-        };
+        let init = known(self.identity, pid)?;
         if let Some(file) = &self.pid_file {
             pid_file::write(file, pid)?;
         }

@@ -52,6 +52,9 @@ pub struct Record {
     /// It was created by `run`, which starts it without a gate.
     #[serde(default)]
     pub ungated: bool,
+    /// Its first process goes on to the program without a word from its creator once that has recorded it.
+    #[serde(default)]
+    pub unattended: bool,
     /// Its configuration has no `process`, so `start` has nothing to run.
     #[serde(default)]
     pub no_process: bool,
@@ -146,6 +149,7 @@ pub fn new_record(
         hooks: spec.hooks().clone(),
         annotations: spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         ungated: false,
+        unattended: false,
         no_process: spec.process().is_none(),
         resctrl: None,
         notify: None,

@@ -236,7 +236,8 @@ impl Conversation<'_> {
         }
     }
 
-    fn ended(&self) -> Error {
+    /// Why init has ended, which has not told.
+    pub fn ended(&self) -> Error {
         match pidfd::wait_end(self.child.as_fd(), 1000).and_then(|_| pidfd::wait(self.child.as_fd(), false)) {
             Ok(Some(process::Ended::Signaled(libc::SIGKILL, _))) => Error::Other(
                 "the container's first process was killed while it was set up: is the memory limit too low?".to_owned(),

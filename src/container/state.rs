@@ -323,7 +323,8 @@ impl Directory {
 /// A container's status now, and a handle of its first process where that lives.
 ///
 /// Nothing is remembered that the kernel can be asked: a dead init is `stopped`; an open reader of
-/// the gate is an init that waits, so `created`; a frozen cgroup is `paused`.
+/// the gate is an init that waits, so `created`; an unattended init that has executed nothing is `creating`; a frozen cgroup
+/// is `paused`.
 ///
 /// # Errors
 /// As the look-ups.
@@ -337,6 +338,9 @@ pub fn status(dir: BorrowedFd<'_>, record: &Record) -> Result<(Status, Option<Li
         return Ok((if creating { Status::Creating } else { Status::Stopped }, None));
     };
     let Some(pidfd) = identity::open(init)? else { return Ok((Status::Stopped, None)) };
+    if record.unattended && !identity::has_executed(init)? && identity::open(record.creator)?.is_some() {
+        return Ok((Status::Creating, None));
+    }
     let live = Live { process: init, pidfd };
     let waiting = !record.ungated && path::openat(dir, c"gate", libc::O_WRONLY | libc::O_NONBLOCK, 0).is_ok();
     let status = if waiting {

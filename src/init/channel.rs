@@ -5,6 +5,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use crate::error::{At, Error, Result};
 use crate::sys::Errno;
 use crate::sys::socket::{self, MsgFlags};
@@ -39,7 +41,7 @@ pub enum Message {
     HooksRun,
     /// Creator: init is on record and may outlive its creator.
     Commit,
-    /// Creator: execute the program (only where there is no gate).
+    /// Creator: execute the program (only where there is no gate). To an unattended init it comes before [`Message::Ready`].
     Start,
 }
 
@@ -79,6 +81,24 @@ impl Channel {
     /// `EPIPE` where the other end is gone.
     pub fn send(&self, message: &Message) -> Result<()> {
         self.send_with(message, &[])
+    }
+
+    /// Waits until the other end has closed; what it has said by then is still to be received. Until then nobody is woken for
+    /// its words. True where it has read everything that it was told.
+    ///
+    /// # Errors
+    /// As `poll(2)`.
+    pub fn wait_end(&self) -> Result<bool> {
+        let mut line = [PollFd::new(self.as_fd(), PollFlags::empty())];
+        loop {
+            match poll(&mut line, PollTimeout::NONE) {
+                Err(Errno::EINTR) => {}
+                polled => {
+                    polled.at("wait for", "the end of the line to init")?;
+                    return Ok(!line[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR)));
+                }
+            }
+        }
     }
 
     /// The next message and the descriptors sent with it; `None` where the other end has closed.
@@ -209,6 +229,21 @@ mod tests {
         drop(theirs);
         assert_eq!(ours.receive().unwrap(), Some(words));
         assert_eq!(ours.receive().unwrap(), None);
+    }
+
+    #[test]
+    fn the_end_tells_whether_everything_was_read() {
+        for read in [true, false] {
+            let (ours, theirs) = Channel::pair().unwrap();
+            theirs.send(&Message::Ready).unwrap();
+            ours.send(&Message::Start).unwrap();
+            if read {
+                assert_eq!(theirs.receive().unwrap(), Some(Message::Start));
+            }
+            drop(theirs);
+            assert_eq!(ours.wait_end().unwrap(), read);
+            assert_eq!(ours.receive().unwrap(), Some(Message::Ready));
+        }
     }
 
     #[test]
