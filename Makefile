@@ -234,6 +234,10 @@ order: deps-bench ## find the functions that most commands execute, which the li
 	RUSTBOX_SYMBOLS=1 cargo build --release --locked --target-dir $(TARGET_DIR)/order
 	$(PYTHON) integration/bench/order $(TARGET_DIR)/order/$(HOST)/release/rustbox support/order/functions.txt
 
+.PHONY: judge-filter
+judge-filter: ## write the judge's filter as it is attached, src/seccomp/judge_program.rs
+	RUSTBOX_JUDGE_FILTER=$(abspath src/seccomp/judge_program.rs) cargo test --locked --lib -- the_stored_program
+
 .PHONY: unsafe-docs
 unsafe-docs: ## write the inventory of unsafe code, docs/unsafe.md
 	integration/ci/unsafe >docs/unsafe.md

@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::sys::seccomp::Instruction;
 
 /// Changes whenever this module or the compiler of profiles would give other bytes for the same profile.
-const FORMAT: &str = concat!("rustbox seccomp cache 1 ", env!("CARGO_PKG_VERSION"));
+const FORMAT: &str = concat!("rustbox seccomp cache 2 ", env!("CARGO_PKG_VERSION"));
 
 /// Files kept in one cache directory; the oldest go first.
 pub const MAX_FILES: usize = 64;

@@ -11,6 +11,7 @@
 //! behind it: to what they are notified of for, then to rules that seccompiler compiled. Every group of calls is explained
 //! in `docs/seccomp.md`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -19,7 +20,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-use super::bpf::{self, JEQ, JGE, JSET, LD, Leaf, NATIVE, OFF_ARCH, OFF_NR, RET, X32_BIT, jump, off_arg_low, stmt};
+use super::bpf::{self, AND, JEQ, JSET, LD, Leaf, NATIVE, OFF_ARCH, OFF_NR, RET, jump, off_arg_low, stmt};
+use super::shorten::shorten;
 use super::tables;
 use crate::error::{At, Error, Result};
 use crate::sys::seccomp::{self as sys, Instruction, action};
@@ -36,16 +38,26 @@ const HOSTILE_FAMILIES: [u32; 4] =
     [libc::AF_PACKET as u32, libc::AF_KEY as u32, libc::AF_VSOCK as u32, libc::AF_XDP as u32];
 
 /// The part of socket(2)'s type that is not flags (`SOCK_TYPE_MASK` of the kernel).
-const SOCK_TYPE_MASK: u64 = 0xf;
+const SOCK_TYPE_MASK: u32 = 0xf;
+
+/// What [`program`] comes to, for the machine that is used most.
+#[cfg(target_arch = "x86_64")]
+const STORED: Option<&[Instruction]> = Some(super::judge_program::PROGRAM);
+/// What [`program`] comes to is not stored for this machine.
+#[cfg(not(target_arch = "x86_64"))]
+const STORED: Option<&[Instruction]> = None;
 
 /// The program, ready to be attached.
 #[derive(Debug, Clone)]
-pub struct JudgeFilter(Vec<Instruction>);
+pub struct JudgeFilter(Cow<'static, [Instruction]>);
 
 impl JudgeFilter {
-    /// Builds the program; some tens of microseconds.
+    /// The program of this machine: the stored one where there is one, else built, in some tens of microseconds.
     pub fn new() -> Result<Self> {
-        program().map(JudgeFilter)
+        match STORED {
+            Some(stored) => Ok(JudgeFilter(Cow::Borrowed(stored))),
+            None => program().map(|program| JudgeFilter(Cow::Owned(program))),
+        }
     }
 
     /// Attaches it to the calling thread and returns the listener (close-on-exec). Needs `no_new_privs` or
@@ -71,9 +83,8 @@ pub fn program() -> Result<Vec<Instruction>> {
     named.extend(leaf(tables::ALLOWED, Leaf::Return(action::ALLOW)));
     named.extend(leaf(tables::REFUSED, Leaf::Return(bpf::errno(libc::EPERM))));
 
+    // The numbers of x32, and negative ones, which no kernel has, are beyond the last that has another answer.
     let mut code = vec![stmt(LD, OFF_ARCH), jump(JEQ, NATIVE, 1, 0), stmt(RET, enosys), stmt(LD, OFF_NR)];
-    // x32 numbers (and negative ones, which no kernel has).
-    code.extend([jump(JGE, X32_BIT, 0, 1), stmt(RET, enosys)]);
     code.extend(bpf::tree(&bpf::ranges(&named, Leaf::Return(enosys))));
     code.extend(hostile_arguments());
     let rules = SeccompFilter::new(
@@ -85,32 +96,53 @@ pub fn program() -> Result<Vec<Instruction>> {
     .and_then(BpfProgram::try_from)
     .map_err(|error| Error::Other(format!("seccompiler: {error}")))?;
     code.extend(rules.into_iter().map(|i| Instruction { code: i.code, jt: i.jt, jf: i.jf, k: i.k }));
-    Ok(code)
+    Ok(shorten(&code))
 }
 
-/// Calls that are hostile by an argument. They are allowed otherwise, but for socket(2), which goes on to its rules.
+const ALLOW: Instruction = stmt(RET, action::ALLOW);
+
+/// Calls that are hostile by an argument. They are allowed otherwise, but for socket(2), of which little is.
 const NOTIFIED_BY_ARGUMENT: [c_long; 4] = [libc::SYS_clone, libc::SYS_unshare, libc::SYS_personality, libc::SYS_socket];
 
 /// Notifies of calls that are hostile by an argument; the accumulator holds the number, and what is another's to decide goes
 /// on behind it. The kernel takes the family, the persona and the flags as 32-bit values, whatever the upper half says.
 fn hostile_arguments() -> Vec<Instruction> {
-    let families = one_of(&HOSTILE_FAMILIES, &[stmt(RET, action::USER_NOTIF)]);
-    let harmless = one_of(&PERSONALITIES, &[stmt(RET, action::ALLOW)]);
-    let mut code = vec![jump(JEQ, libc::SYS_socket as u32, 0, families.len() as u8 + 1), stmt(LD, off_arg_low(0))];
-    code.extend(families);
-    // Behind another family the accumulator holds that, which must not be taken for a number.
-    code.push(stmt(LD, OFF_NR));
-    code.extend([jump(JEQ, libc::SYS_personality as u32, 0, harmless.len() as u8 + 2), stmt(LD, off_arg_low(0))]);
-    code.extend(harmless);
-    code.push(stmt(RET, action::USER_NOTIF));
+    let mut persona = vec![stmt(LD, off_arg_low(0))];
+    persona.extend(one_of(&PERSONALITIES, &[ALLOW]));
+    persona.push(stmt(RET, action::USER_NOTIF));
+    let mut code = one_of(&[libc::SYS_socket as u32], &sockets());
+    code.extend(one_of(&[libc::SYS_personality as u32], &persona));
     code.extend([
         jump(JEQ, libc::SYS_clone as u32, 1, 0),
         jump(JEQ, libc::SYS_unshare as u32, 0, 4),
         stmt(LD, off_arg_low(0)),
         jump(JSET, CLONE_NEW, 0, 1),
         stmt(RET, action::USER_NOTIF),
-        stmt(RET, action::ALLOW),
+        ALLOW,
     ]);
+    code
+}
+
+/// Decides about socket(2) by its three arguments.
+fn sockets() -> Vec<Instruction> {
+    let protocols = |own: i32| {
+        let mut code = vec![stmt(LD, off_arg_low(2))];
+        code.extend(one_of(&[0, own as u32], &[ALLOW]));
+        code.push(stmt(RET, bpf::errno(libc::EPERM)));
+        code
+    };
+    let mut kinds = vec![stmt(LD, off_arg_low(1)), stmt(AND, SOCK_TYPE_MASK)];
+    // Only TCP and UDP: another protocol's name makes the kernel load its module.
+    kinds.extend(one_of(&[libc::SOCK_STREAM as u32], &protocols(libc::IPPROTO_TCP)));
+    kinds.extend(one_of(&[libc::SOCK_DGRAM as u32], &protocols(libc::IPPROTO_UDP)));
+    kinds.push(stmt(RET, bpf::errno(libc::EPERM)));
+    let mut code = vec![stmt(LD, off_arg_low(0))];
+    code.extend(one_of(&HOSTILE_FAMILIES, &[stmt(RET, action::USER_NOTIF)]));
+    code.extend(one_of(&[libc::AF_UNIX as u32], &[ALLOW]));
+    // getifaddrs(3) and getaddrinfo(3) list the addresses; the other netlink protocols are attack surface.
+    code.extend(one_of(&[libc::AF_NETLINK as u32], &protocols(libc::NETLINK_ROUTE)));
+    code.extend(one_of(&[libc::AF_INET as u32, libc::AF_INET6 as u32], &kinds));
+    code.push(stmt(RET, bpf::errno(libc::EPERM)));
     code
 }
 
@@ -127,29 +159,13 @@ fn one_of(values: &[u32], then: &[Instruction]) -> Vec<Instruction> {
 /// The calls whose arguments decide: allowed where a rule matches, else EPERM.
 fn by_argument() -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
     let is = |index, op, value: u64| SeccompCondition::new(index, SeccompCmpArgLen::Dword, op, value);
-    let family = |family: i32| is(0, SeccompCmpOp::Eq, family as u64);
     let without = |index, flag: u64| is(index, SeccompCmpOp::MaskedEq(flag), 0);
     let rule = |conditions: Vec<std::result::Result<SeccompCondition, _>>| {
         conditions.into_iter().collect::<std::result::Result<Vec<_>, _>>().and_then(SeccompRule::new)
     };
     let core = u64::from(libc::RLIMIT_CORE);
     let rules = || {
-        let mut sockets = vec![
-            rule(vec![family(libc::AF_UNIX)])?,
-            // getifaddrs(3) and getaddrinfo(3) list the addresses; the other netlink protocols are attack surface.
-            rule(vec![family(libc::AF_NETLINK), is(2, SeccompCmpOp::Eq, libc::NETLINK_ROUTE as u64)])?,
-        ];
-        // Only TCP and UDP: another protocol's name makes the kernel load its module.
-        for inet in [libc::AF_INET, libc::AF_INET6] {
-            for (kind, own) in [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)] {
-                for protocol in [0, own] {
-                    let kind = is(1, SeccompCmpOp::MaskedEq(SOCK_TYPE_MASK), kind as u64);
-                    sockets.push(rule(vec![family(inet), kind, is(2, SeccompCmpOp::Eq, protocol as u64)])?);
-                }
-            }
-        }
         Ok::<_, seccompiler::BackendError>(BTreeMap::from([
-            (libc::SYS_socket, sockets),
             // Typing into a terminal that somebody else reads (CVE-2005-4890, CVE-2023-28339's class).
             (
                 libc::SYS_ioctl,
@@ -230,7 +246,7 @@ pub fn name(nr: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seccomp::bpf::run;
+    use crate::seccomp::bpf::{X32_BIT, run};
     use crate::sys::seccomp::Data;
 
     fn answer(nr: c_long, arch: u32, args: [u64; 6]) -> u32 {
@@ -265,9 +281,10 @@ mod tests {
     #[test]
     fn the_rest_is_allowed_or_refused_and_never_dies() {
         let named = |list: &[c_long], nr| list.contains(&nr);
-        let conditional: Vec<c_long> = by_argument().expect("rules").keys().copied().collect();
+        let conditional = by_argument().expect("rules");
         for nr in 0..600 {
-            let want = if named(tables::HOSTILE, nr) || conditional.contains(&nr) {
+            let by_argument = conditional.contains_key(&nr) || nr == libc::SYS_socket;
+            let want = if named(tables::HOSTILE, nr) || by_argument {
                 continue;
             } else if named(tables::ALLOWED, nr) {
                 action::ALLOW
@@ -370,6 +387,32 @@ mod tests {
             let data = Data { nr, arch: NATIVE, ..Data::default() };
             assert_eq!(run(&program().expect("built"), &data), run(&reference, &data), "{nr}");
         }
+    }
+
+    /// The stored program as source text.
+    #[cfg(target_arch = "x86_64")]
+    fn source(program: &[Instruction]) -> String {
+        let mut text = "//! The judge's filter as [`super::judge::program`] builds it for x86_64: written by `make judge-filter`.\n\n\
+             use crate::sys::seccomp::Instruction;\n\n\
+             const fn i(code: u16, jt: u8, jf: u8, k: u32) -> Instruction {\n    Instruction { code, jt, jf, k }\n}\n\n\
+             /// The program.\n#[rustfmt::skip]\npub(super) const PROGRAM: &[Instruction] = &[\n"
+            .to_owned();
+        for four in program.chunks(4) {
+            let words = four.iter().map(|i| format!("i(0x{:02x}, {}, {}, 0x{:x}),", i.code, i.jt, i.jf, i.k));
+            text += &format!("    {}\n", words.collect::<Vec<_>>().join(" "));
+        }
+        text + "];\n"
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_stored_program_is_the_built_one() {
+        let built = source(&program().expect("built"));
+        match std::env::var_os("RUSTBOX_JUDGE_FILTER") {
+            Some(file) => std::fs::write(file, built).expect("written"),
+            None => assert_eq!(include_str!("judge_program.rs"), built, "`make judge-filter` writes it"),
+        }
+        assert!(program().expect("built").len() < 256);
     }
 
     #[test]

@@ -7,16 +7,21 @@
 //! | [`notify`] | SCMP_ACT_NOTIFY: the listener goes to the agent |
 //! | [`cache`] | compiled profiles on disk, by content |
 //! | [`judge`], `tables` | the filters of a judged payload, and the record of a forbidden call |
+//! | `judge_program` | the judge's filter as it is attached, generated |
 //! | [`bpf`] | the few instructions of classic BPF and a decision tree of them |
+//! | [`shorten`] | fewer instructions that say the same |
 
 pub mod bpf;
 pub mod cache;
 pub mod enosys;
 pub mod judge;
+#[cfg(target_arch = "x86_64")]
+mod judge_program;
 pub mod notify;
 pub mod profile;
 #[cfg(test)]
 mod properties;
+pub mod shorten;
 mod tables;
 
 use std::os::fd::OwnedFd;

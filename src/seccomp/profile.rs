@@ -13,6 +13,7 @@ use oci_spec::runtime::{
 
 use super::{Filter, enosys};
 use crate::error::{At, Error, Result};
+use crate::seccomp::shorten::shorten;
 use crate::sys::seccomp::{self as sys, Instruction};
 
 /// More names than this and libseccomp builds a binary tree. Below it the tree gains nothing, and libseccomp 2.5 fails
@@ -51,6 +52,7 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
     }
     filter.program = enosys::prologue(profile);
     filter.program.extend(export(&context)?);
+    filter.program = shorten(&filter.program);
     Ok(filter)
 }
 
