@@ -3,6 +3,7 @@
 //! The creator has decided and opened everything before the clone; init is a copy of it that only
 //! carries out. It talks to the creator over a [`channel`] and waits at a gate for `start`.
 
+mod ahead;
 mod cgroups;
 pub mod channel;
 pub mod console;
@@ -16,6 +17,7 @@ pub mod procfs;
 pub mod reaper;
 pub mod report;
 pub mod rootfs;
+mod start;
 pub mod sysctl;
 pub mod time_offsets;
 pub mod user_namespace;
@@ -32,9 +34,11 @@ use crate::container::report::Report;
 use crate::container::spawn;
 use crate::container::state::{Record, Status};
 use crate::error::{At, Error, Result};
+use crate::init::ahead::Ahead;
 use crate::init::channel::{Channel, Message, failure};
 use crate::init::process::ProcessPlan;
 use crate::init::procfs::Procfs;
+use crate::init::reaper::Payload;
 use crate::init::rootfs::Rootfs;
 use crate::sys::process as calls;
 use crate::sys::wait::close_copies;
@@ -101,61 +105,34 @@ pub struct Gate {
 
 /// A process 1 that is not the program itself.
 pub trait Reaper {
-    /// Forks the program's process, which enters the cgroups of the payload and calls `program` (that waits for `start`, where
-    /// nobody has, and returns only where it fails), and reaps until all is over. Returns init's exit status.
-    fn run(&self, payload: &cgroup::Entry, program: &mut dyn FnMut() -> Error) -> i32;
+    /// Forks the program's process, which enters the cgroups of the payload and calls `program`: that waits for `start`, where
+    /// nobody has, and returns only where it fails.
+    ///
+    /// # Errors
+    /// As `clone3(2)`.
+    fn make(&self, payload: &cgroup::Entry, program: &mut dyn FnMut() -> Error) -> Result<Payload>;
+
+    /// Reaps until all is over, or tells why there is no payload. Returns init's exit status.
+    fn reap(&self, payload: Result<Payload>) -> i32;
 }
 
 impl Init<'_> {
     /// Runs in the clone; the status that it ends with where no program was executed.
     pub fn run(mut self) -> i32 {
-        let payload = match self.set_up() {
-            Ok(payload) => payload,
+        let (payload, ahead) = match self.set_up() {
+            Ok(done) => done,
             Err(error) => return self.fail_creation(&error),
         };
         match self.namespaces.late_pid().map(|join| self.go_on_inside(join)) {
-            None => self.go_on(&payload),
+            None => self.go_on(&payload, ahead),
             Some(Ok(())) => 0,
             Some(Err(error)) => self.fail_creation(&error),
         }
     }
 
-    /// From the entered root file system on. `payload` are the cgroups that the payload enters.
-    fn go_on(&mut self, payload: &cgroup::Entry) -> i32 {
-        if let Err(error) = self.get_ready() {
-            return self.fail_creation(&error);
-        }
-        if let Some(reaper) = self.reaper.filter(|_| self.gate.is_none() && self.hooks_at_start().is_none()) {
-            // The payload's process is made and becomes the user meanwhile: only then it waits.
-            return reaper.run(payload, &mut || match self.become_user().and_then(|()| self.wait_for_start()) {
-                Ok(true) => self.execute(),
-                Ok(false) => creator_ended(),
-                Err(error) => error,
-            });
-        }
-        match self.wait_for_start() {
-            Ok(true) => {}
-            // The creator has died before init was on record.
-            Ok(false) => return 1,
-            Err(error) => return self.fail(&error),
-        }
-        if let Err(error) = self.start_hooks() {
-            return self.fail(&error);
-        }
-        match self.reaper {
-            Some(reaper) => reaper.run(payload, &mut || match self.become_user() {
-                Ok(()) => self.execute(),
-                Err(error) => error,
-            }),
-            None => {
-                let error = self.execute();
-                self.fail(&error)
-            }
-        }
-    }
-
-    /// Everything up to the entered root file system; gives the cgroups that the payload enters.
-    fn set_up(&mut self) -> Result<cgroup::Entry> {
+    /// Everything up to the entered root file system; gives the cgroups that the payload enters, and the payload where it is
+    /// made ahead.
+    fn set_up(&mut self) -> Result<(cgroup::Entry, Option<Payload>)> {
         self.birth.enter()?;
         let entered = self.birth.tasks.iter().map(AsFd::as_fd).chain([self.lock]);
         close_copies(&entered.collect::<Vec<_>>());
@@ -212,13 +189,14 @@ impl Init<'_> {
         self.rootfs.mount(pid_namespace, &mut enter)?;
         enter()?;
         let payload = payload.unwrap_or_default();
+        let ahead = self.make_ahead(&payload)?;
         self.create_hooks()?;
         self.rootfs.enter()?;
         self.process.make_cwd()?;
         let console = self.console()?;
         self.rootfs.finish(console.as_ref().map(|slave| slave.as_fd()))?;
         sysctl::write(self.procfs, self.sysctl)?;
-        Ok(payload)
+        Ok((payload, ahead.map(Ahead::go_on).transpose()?))
     }
 
     /// Has a child born into a joined pid namespace, which goes on in the caller's place.
@@ -232,7 +210,7 @@ impl Init<'_> {
         }
         pid_namespace::leave_host(join, &keep)?;
         // There is no reaper in here, and so no payload of its own.
-        spawn::introduce(0, &line, || self.go_on(&cgroup::Entry::default()))
+        spawn::introduce(0, &line, || self.go_on(&cgroup::Entry::default(), None))
     }
 
     /// Takes on the program's identity, tells the creator, and attaches a filter that notifies.
@@ -305,24 +283,6 @@ impl Init<'_> {
         self.run_hooks(Kind::CreateContainer, hooks, &path_alone(), &|| self.rootfs.change_directory())
     }
 
-    /// What is run in here between `start` and the program, if anything.
-    fn hooks_at_start(&self) -> Option<&[Hook]> {
-        let hooks = self.spec.hooks().as_ref()?.start_container().as_deref()?;
-        (!hooks.is_empty()).then_some(hooks)
-    }
-
-    fn start_hooks(&self) -> Result<()> {
-        let hooks = self.hooks_at_start();
-        // The container's filter holds for all that runs in it; init itself may have it already.
-        let early = self.process.seccomp_early();
-        let loaded = if early { self.reaper.is_none() } else { self.seccomp_before_gate };
-        let load = || match self.seccomp {
-            Some(load) if !loaded => load(&self.channel),
-            _ => Ok(()),
-        };
-        self.run_hooks(Kind::StartContainer, hooks, &[], &load)
-    }
-
     fn run_hooks(
         &self,
         kind: Kind,
@@ -351,46 +311,6 @@ impl Init<'_> {
         console::attach(&self.process, socket).map(Some)
     }
 
-    /// Waits until the creator says so: true to go on, false where it has died.
-    fn wait_for_start(&mut self) -> Result<bool> {
-        let Some(gate) = &self.gate else {
-            // Of what is left to do this needs no word.
-            self.process.default_signals()?;
-            // That it is on record needs no word of its own: either way init ends with its creator.
-            return Ok(self.channel.receive()? == Some(Message::Start));
-        };
-        if self.channel.receive()? != Some(Message::Commit) {
-            return Ok(false);
-        }
-        let mut byte = [0u8];
-        loop {
-            match nix::unistd::read(std::os::fd::AsRawFd::as_raw_fd(&gate.open), &mut byte) {
-                Err(crate::sys::Errno::EINTR) => {}
-                Ok(1) => return Ok(true),
-                other => return other.at("read", "the gate").map(|_| false),
-            }
-        }
-    }
-
-    /// Takes on the program's identity and limits, and finds the program, if there is one, as that user.
-    fn become_user(&mut self) -> Result<()> {
-        let channel = &self.channel;
-        match self.seccomp {
-            Some(load) => self.process.apply(Some(self.procfs), Some(&mut || load(channel)))?,
-            None => self.process.apply(Some(self.procfs), None)?,
-        }
-        if self.record.no_process { Ok(()) } else { self.process.resolve() }
-    }
-
-    /// Turns the caller into the program; returns only where that fails.
-    fn execute(&mut self) -> Error {
-        let channel = &self.channel;
-        match self.seccomp.filter(|_| !self.seccomp_before_gate) {
-            Some(load) => self.process.exec(Some(&mut || load(channel))),
-            None => self.process.exec(None),
-        }
-    }
-
     fn expect(&self, message: &Message) -> Result<()> {
         match self.channel.receive()? {
             Some(received) if received == *message => Ok(()),
@@ -403,24 +323,6 @@ impl Init<'_> {
         // Where even this fails the creator is gone, and so is everyone who could read it.
         let _ = self.channel.send(&failure(error));
         1
-    }
-
-    /// Reports an error after the gate to whoever has opened it.
-    fn fail(&self, error: &Error) -> i32 {
-        match &self.gate {
-            Some(gate) => {
-                let text = error.to_string();
-                let _ = crate::sys::path::write_once(gate.answer.as_fd(), &text.as_bytes()[..text.len().min(4096)]);
-            }
-            None => {
-                let _ = self.channel.send(&failure(error));
-            }
-        }
-        match error.errno() {
-            Some(crate::sys::Errno::ENOENT) => 127,
-            Some(crate::sys::Errno::EACCES | crate::sys::Errno::ENOEXEC) => 126,
-            _ => 1,
-        }
     }
 }
 

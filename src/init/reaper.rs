@@ -41,27 +41,19 @@ pub struct Reaper<'a> {
     pub artefact: Option<&'a CStr>,
 }
 
+/// The payload's process, and the signals that tell of its end.
+#[derive(Debug)]
+pub struct Payload {
+    pid: libc::pid_t,
+    signals: SignalFd,
+}
+
 /// How deep and how far the look for files at the size limit goes.
 const DEPTH: u32 = 6;
 const ENTRIES: u32 = 4096;
 
 impl super::Reaper for Reaper<'_> {
-    /// Runs the payload and ends the process: descriptors have been closed under their owners, which must not be dropped.
-    fn run(&self, payload: &Entry, program: &mut dyn FnMut() -> Error) -> i32 {
-        let status = match self.supervise(payload, program) {
-            Ok(()) => 0,
-            Err(error) => {
-                let report = Report::ExecFailed(error.errno().map_or(0, |errno| errno as i32), error.to_string());
-                let _ = self.line.send(&report, None);
-                1
-            }
-        };
-        wait::exit_now(status)
-    }
-}
-
-impl Reaper<'_> {
-    fn supervise(&self, entry: &Entry, program: &mut dyn FnMut() -> Error) -> Result<()> {
+    fn make(&self, entry: &Entry, program: &mut dyn FnMut() -> Error) -> Result<Payload> {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
         mask.thread_block().at("block", "SIGCHLD")?;
@@ -78,9 +70,26 @@ impl Reaper<'_> {
             127
         })
         .at("clone", "the payload")?;
-        // The descriptor is closed below with all the others, so its owner must not be dropped.
-        let pid = payload.pid;
-        std::mem::forget(payload.pidfd);
+        Ok(Payload { pid: payload.pid, signals })
+    }
+
+    /// Reaps and ends the process: descriptors have been closed under their owners, which must not be dropped.
+    fn reap(&self, payload: Result<Payload>) -> i32 {
+        let status = match payload.and_then(|payload| self.supervise(payload)) {
+            Ok(()) => 0,
+            Err(error) => {
+                let report = Report::ExecFailed(error.errno().map_or(0, |errno| errno as i32), error.to_string());
+                let _ = self.line.send(&report, None);
+                1
+            }
+        };
+        wait::exit_now(status)
+    }
+}
+
+impl Reaper<'_> {
+    fn supervise(&self, payload: Payload) -> Result<()> {
+        let Payload { pid, signals } = payload;
         process::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).at("make", "init undumpable")?;
         // Above all the supervisor's own end of the line, which init must see closing.
         wait::close_all_but(&[self.line.as_fd(), signals.as_fd()]).at("close", "descriptors")?;

@@ -75,21 +75,7 @@ impl ProcessPlan {
     /// The first step that fails, by name.
     pub fn apply(&mut self, procfs: Option<&Procfs>, seccomp: Option<SeccompLoader<'_>>) -> Result<()> {
         let early = seccomp.filter(|_| self.seccomp_early());
-        self.set_scheduling()?;
-        if self.needs_procfs() {
-            let procfs = procfs.ok_or_else(|| Error::Refused("security labels need procfs".into()))?;
-            labels::write(procfs, self.apparmor.as_deref(), self.selinux.as_deref())?;
-        }
-        process::umask(self.umask);
-        if self.no_new_privileges {
-            process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).at("set", "no_new_privs")?;
-        }
-        if self.own_stdio && self.uid != 0 {
-            self.give_stdio()?;
-        }
-        // Not a descriptor of the host's may reach the program (CVE-2024-21626), whoever opened it and however. The
-        // runtime's own, such as the gate, stay usable until the exec.
-        descriptors::close_on_exec_from(3 + self.preserve_fds).at("close on exec", "descriptors")?;
+        self.prepare(procfs)?;
 
         // First with the runtime's privileges, then, if those do not suffice (a root-squashed network file system),
         // with the user's: runc's order, which containers rely on both ways.
@@ -120,6 +106,32 @@ impl ProcessPlan {
             self.envp.push(environment::home_of(self.uid));
         }
         Ok(())
+    }
+
+    /// What of [`ProcessPlan::apply`] needs neither the root file system nor the user, once: it may come before the root
+    /// file system is entered.
+    ///
+    /// # Errors
+    /// As [`ProcessPlan::apply`].
+    pub fn prepare(&mut self, procfs: Option<&Procfs>) -> Result<()> {
+        if std::mem::replace(&mut self.prepared, true) {
+            return Ok(());
+        }
+        self.set_scheduling()?;
+        if self.needs_procfs() {
+            let procfs = procfs.ok_or_else(|| Error::Refused("security labels need procfs".into()))?;
+            labels::write(procfs, self.apparmor.as_deref(), self.selinux.as_deref())?;
+        }
+        process::umask(self.umask);
+        if self.no_new_privileges {
+            process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).at("set", "no_new_privs")?;
+        }
+        if self.own_stdio && self.uid != 0 {
+            self.give_stdio()?;
+        }
+        // Not a descriptor of the host's may reach the program (CVE-2024-21626), whoever opened it and however. The
+        // runtime's own, such as the gate, stay usable until the exec.
+        descriptors::close_on_exec_from(3 + self.preserve_fds).at("close on exec", "descriptors")
     }
 
     /// Drops from the bounding set what is not to stay; once. The caller keeps what it has until it executes something, so

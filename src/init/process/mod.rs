@@ -125,6 +125,7 @@ pub struct ProcessPlan {
     /// What could not be given and is no reason to refuse, in words.
     pub warnings: Vec<String>,
     bounding_dropped: bool,
+    prepared: bool,
     signals_default: bool,
     any_user_namespace: bool,
     preserve_fds: u32,
@@ -197,6 +198,7 @@ impl ProcessPlan {
             console_size: process.console_size().filter(|size| size.height() > 0 || size.width() > 0),
             warnings,
             bounding_dropped: false,
+            prepared: false,
             signals_default: false,
             any_user_namespace: setting.user_namespace || setting.below_user_namespace,
             preserve_fds: setting.preserve_fds,

@@ -38,7 +38,9 @@ use oci_spec::runtime::Spec;
 
 use crate::error::{At, Error, Result};
 use crate::sys::mount::{AT_RECURSIVE, OPEN_TREE_CLONE, move_mount, open_tree};
-use crate::sys::path::{CWD, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, c_path, fstatfs, openat2};
+use crate::sys::path::{
+    CWD, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, c_path, fstatfs, mount_id, mount_id_of, openat2,
+};
 use crate::sys::process::umask;
 use crate::sys::{Errno, calls, stage};
 use open::Opened;
@@ -299,6 +301,25 @@ impl Rootfs {
     pub fn change_directory(&self) -> Result<()> {
         let tree = self.tree.as_ref().ok_or_else(unmounted)?;
         crate::sys::mount_at::fchdir(tree.root.as_fd()).at("chdir to", "the root file system")
+    }
+
+    /// Whether a process that is made between [`Rootfs::mount`] and [`Rootfs::enter`] gets the container's root with the
+    /// caller: pivot_root(2) changes it for all that have the old one.
+    pub fn takes_others_along(&self) -> bool {
+        self.plan.entry == pivot::Entry::Pivot && !stage::is_used()
+    }
+
+    /// In such a process: that it has.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where its root is another.
+    pub fn check_entered(&self) -> Result<()> {
+        let tree = self.tree.as_ref().ok_or_else(unmounted)?;
+        let ids = mount_id(tree.root.as_fd()).and_then(|own| Ok((own, mount_id_of(c"/")?)));
+        match ids.at("look at", "the root file system")? {
+            (own, here) if own == here => Ok(()),
+            _ => Err(Error::Refused("the payload's root is not the container's".to_owned())),
+        }
     }
 
     /// In the child: makes the container's root this process's root.

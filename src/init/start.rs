@@ -1,0 +1,132 @@
+//! From the entered root file system to the program: the wait for `start`, the last hooks, the user, the exec.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use oci_spec::runtime::Hook;
+
+use super::channel::{Message, failure};
+use super::reaper::Payload;
+use super::{Init, creator_ended};
+use crate::cgroup;
+use crate::container::hooks::Kind;
+use crate::error::{At, Error, Result};
+use crate::sys::{Errno, path};
+
+impl Init<'_> {
+    /// From the entered root file system on. `payload` are the cgroups that the payload enters, `ahead` is the payload where
+    /// it has been made.
+    pub(super) fn go_on(&mut self, payload: &cgroup::Entry, ahead: Option<Payload>) -> i32 {
+        if let Err(error) = self.get_ready() {
+            return self.fail_creation(&error);
+        }
+        if let Some(reaper) = self.reaper.filter(|_| self.gate.is_none() && self.hooks_at_start().is_none()) {
+            // Where the payload's process has not been made ahead, it is made and becomes the user while `start` is waited for.
+            let made = ahead.map_or_else(|| reaper.make(payload, &mut || self.become_program()), Ok);
+            return reaper.reap(made);
+        }
+        match self.wait_for_start() {
+            Ok(true) => {}
+            // The creator has died before init was on record.
+            Ok(false) => return 1,
+            Err(error) => return self.fail(&error),
+        }
+        if let Err(error) = self.start_hooks() {
+            return self.fail(&error);
+        }
+        match self.reaper {
+            Some(reaper) => reaper.reap(reaper.make(payload, &mut || match self.become_user() {
+                Ok(()) => self.execute(),
+                Err(error) => error,
+            })),
+            None => {
+                let error = self.execute();
+                self.fail(&error)
+            }
+        }
+    }
+
+    /// In the payload's process: becomes the user, waits for `start`, and becomes the program; returns only where that fails.
+    pub(super) fn become_program(&mut self) -> Error {
+        match self.become_user().and_then(|()| self.wait_for_start()) {
+            Ok(true) => self.execute(),
+            Ok(false) => creator_ended(),
+            Err(error) => error,
+        }
+    }
+
+    /// What is run in here between `start` and the program, if anything.
+    fn hooks_at_start(&self) -> Option<&[Hook]> {
+        let hooks = self.spec.hooks().as_ref()?.start_container().as_deref()?;
+        (!hooks.is_empty()).then_some(hooks)
+    }
+
+    fn start_hooks(&self) -> Result<()> {
+        let hooks = self.hooks_at_start();
+        // The container's filter holds for all that runs in it; init itself may have it already.
+        let early = self.process.seccomp_early();
+        let loaded = if early { self.reaper.is_none() } else { self.seccomp_before_gate };
+        let load = || match self.seccomp {
+            Some(load) if !loaded => load(&self.channel),
+            _ => Ok(()),
+        };
+        self.run_hooks(Kind::StartContainer, hooks, &[], &load)
+    }
+
+    /// Waits until the creator says so: true to go on, false where it has died.
+    fn wait_for_start(&mut self) -> Result<bool> {
+        let Some(gate) = &self.gate else {
+            // Of what is left to do this needs no word.
+            self.process.default_signals()?;
+            // That it is on record needs no word of its own: either way init ends with its creator.
+            return Ok(self.channel.receive()? == Some(Message::Start));
+        };
+        if self.channel.receive()? != Some(Message::Commit) {
+            return Ok(false);
+        }
+        let mut byte = [0u8];
+        loop {
+            match nix::unistd::read(gate.open.as_raw_fd(), &mut byte) {
+                Err(Errno::EINTR) => {}
+                Ok(1) => return Ok(true),
+                other => return other.at("read", "the gate").map(|_| false),
+            }
+        }
+    }
+
+    /// Takes on the program's identity and limits, and finds the program, if there is one, as that user.
+    pub(super) fn become_user(&mut self) -> Result<()> {
+        let channel = &self.channel;
+        match self.seccomp {
+            Some(load) => self.process.apply(Some(self.procfs), Some(&mut || load(channel)))?,
+            None => self.process.apply(Some(self.procfs), None)?,
+        }
+        if self.record.no_process { Ok(()) } else { self.process.resolve() }
+    }
+
+    /// Turns the caller into the program; returns only where that fails.
+    fn execute(&mut self) -> Error {
+        let channel = &self.channel;
+        match self.seccomp.filter(|_| !self.seccomp_before_gate) {
+            Some(load) => self.process.exec(Some(&mut || load(channel))),
+            None => self.process.exec(None),
+        }
+    }
+
+    /// Reports an error after the gate to whoever has opened it.
+    fn fail(&self, error: &Error) -> i32 {
+        match &self.gate {
+            Some(gate) => {
+                let text = error.to_string();
+                let _ = path::write_once(gate.answer.as_fd(), &text.as_bytes()[..text.len().min(4096)]);
+            }
+            None => {
+                let _ = self.channel.send(&failure(error));
+            }
+        }
+        match error.errno() {
+            Some(Errno::ENOENT) => 127,
+            Some(Errno::EACCES | Errno::ENOEXEC) => 126,
+            _ => 1,
+        }
+    }
+}
