@@ -206,17 +206,65 @@ fn the_runtimes_binary_cannot_be_opened_for_writing_from_inside() {
     }
 }
 
-/// Where a command executes itself from a read-only mount, it does so before the C library has started (which begins by
-/// asking for its `brk`): what has started twice is slow. Those that need no such mount start once.
+/// Has the kernel refuse what the runtime does first to become one of a read-only mount.
+const NO_MAPPING: &[&str] = &["-e", "inject=prctl:error=EPERM:when=1"];
+
+/// What a container could reopen of its init is on a read-only mount: the executable, and every part of it that is mapped.
 #[test]
-fn the_runtime_is_executed_read_only_before_it_has_started() {
+fn nothing_that_init_is_mapped_from_can_be_opened_for_writing() {
+    rustbox_only!();
+    for refused in [&[][..], NO_MAPPING] {
+        let t = Test::new();
+        let c = t.bundle(spec().args(&["/bin/true"]).caps(POWERFUL));
+        let mut command = std::process::Command::new("strace");
+        command.args(["-qq", "-e", "trace=none", "-o", "/dev/null"]).args(refused).arg(binary());
+        command.arg("--root").arg(&t.root).args(["create", "-b", c.bundle.to_str().unwrap(), &c.id]);
+        t.finish(command).ok();
+        let (pid, own) = (c.pid(), fs::metadata(binary()).unwrap());
+        let mapped = fs::read_dir(format!("/proc/{pid}/map_files")).unwrap().map(|entry| entry.unwrap().path());
+        let ours = mapped.filter(|file| {
+            fs::metadata(file).is_ok_and(|mapped| (mapped.dev(), mapped.ino()) == (own.dev(), own.ino()))
+        });
+        let files: Vec<_> = ours.chain([format!("/proc/{pid}/exe").into()]).collect();
+        assert!(files.len() > 3, "{files:?}");
+        for file in files {
+            // Who opens it for writing hears that it is busy, until the last process has ended that executes it.
+            let flags = nix::sys::statvfs::fstatvfs(&fs::File::open(&file).unwrap()).unwrap().flags();
+            assert!(flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY), "{}: {flags:?}", file.display());
+        }
+        c.delete_force().ok();
+        t.assert_nothing_left();
+    }
+}
+
+/// Where a command becomes one of a read-only mount, it does so before the C library has started (which names its
+/// thread): by mapping itself from there, or, without the privilege for that, by executing itself, as what has started
+/// twice is slow. Those that need no such mount do neither.
+#[test]
+fn the_runtime_is_made_read_only_before_it_has_started() {
     rustbox_only!();
     let t = Test::new();
     let host = t.bundle(sh("true"));
     let mapped = t.bundle(sh("true").userns(700_000, 65_536));
     let (host, mapped) = (host.bundle.to_str().unwrap(), mapped.bundle.to_str().unwrap());
     let trace = t.path("trace");
-    for (twice, line) in [
+    let traced = |refused: &[&str], line: &[&str]| {
+        let mut command = std::process::Command::new("strace");
+        command
+            .args(["-qq", "-e", "trace=set_tid_address,execveat,prctl", "-o"])
+            .arg(&trace)
+            .args(refused)
+            .arg(binary());
+        command.arg("--root").arg(&t.root).args(line);
+        t.finish(command);
+        let trace = fs::read_to_string(&trace).unwrap();
+        let before = &trace[..trace.find("set_tid_address(").unwrap()];
+        let is_mapped = before.lines().any(|line| line.starts_with("prctl(PR_SET_MM,") && line.ends_with(" = 0"));
+        let executed = before.matches("execveat(").count();
+        assert_eq!(trace.matches("execveat(").count(), executed, "{trace}");
+        (trace, is_mapped, executed)
+    };
+    for (wanted, line) in [
         (true, vec!["create", "-b", host, "no/id"]),
         (true, vec!["run", "no/id", "--bundle", host]),
         (true, vec!["run", &format!("--bundle={host}"), "no/id"]),
@@ -228,15 +276,10 @@ fn the_runtime_is_executed_read_only_before_it_has_started() {
         (false, vec!["state", "-b", host, "no/id"]),
         (false, vec!["--version"]),
     ] {
-        let mut command = std::process::Command::new("strace");
-        command.args(["-qq", "-e", "trace=brk,execveat", "-o"]).arg(&trace).arg(binary()).arg("--root").arg(&t.root);
-        t.finish({
-            command.args(&line);
-            command
-        });
-        let trace = fs::read_to_string(&trace).unwrap();
-        assert_eq!(trace.starts_with("execveat("), twice, "{line:?}: {trace}");
-        assert_eq!(trace.matches("execveat(").count(), usize::from(twice), "{line:?}: {trace}");
+        let (trace, is_mapped, executed) = traced(&[], &line);
+        assert_eq!((is_mapped, executed), (wanted, 0), "{line:?}: {trace}");
+        let (trace, is_mapped, executed) = traced(NO_MAPPING, &line);
+        assert_eq!((is_mapped, executed), (false, usize::from(wanted)), "{line:?}: {trace}");
     }
     // Root of a user namespace that is the host's root owns the file.
     let same = t.bundle(sh("true").userns(0, 65_536));

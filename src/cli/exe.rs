@@ -8,7 +8,8 @@
 //! user namespace does not have the host's root do not own the file and do not pay for this.
 //!
 //! [`protect`] decides it, by the parsed configuration. Nearly always it finds it done: the `rustbox-entry` crate looks at
-//! the words of the command line before the program has started, because what comes before an execution is done twice.
+//! the words of the command line before the program has started, and maps it from such a mount, because what comes before an
+//! execution is done twice.
 
 use std::ffi::CStr;
 use std::fs::File;

@@ -1,5 +1,5 @@
 //! What the `rustbox-entry` crate has begun before the C library, where the words of the command line have asked for it:
-//! the read-only mount that this program was executed from, of which one descriptor is left, because a detached mount ends
+//! the read-only mount that this program is mapped or executed from, of which one descriptor is left, because a detached mount ends
 //! with its last one, and the end waits for RCU; and a network namespace.
 
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
@@ -19,8 +19,8 @@ mod begun {
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         // SAFETY: the kernel gives every program the address of the name that it was executed by, a string that stays.
         let name = unsafe { CStr::from_ptr(libc::getauxval(libc::AT_EXECFN) as *const libc::c_char) };
-        let ours =
-            name.to_bytes().strip_prefix(b"/dev/fd/").is_some_and(|number| number == HELD.to_string().as_bytes());
+        let executed = name.to_bytes().strip_prefix(b"/dev/fd/");
+        let ours = rustbox_entry::is_mapped() || executed.is_some_and(|number| number == HELD.to_string().as_bytes());
         // SAFETY: only looked at; that it may not be open is what is asked.
         if ours && matches!(super::super::path::is_read_only(unsafe { BorrowedFd::borrow_raw(HELD) }), Ok(true)) {
             // SAFETY: passes no memory.

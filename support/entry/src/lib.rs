@@ -1,10 +1,10 @@
 //! The program's first instructions, before the C library's own.
 //!
 //! A container of the host's root must be entered by a process whose binary cannot be reopened for writing
-//! (CVE-2019-5736), so `create`, `run` and `exec` execute the program once more, from a read-only, detached mount of
-//! itself. Whatever comes before that is done twice: the C library asks the processor for its features (41 `cpuid`, each
-//! of them a trap in a virtual machine), relocates the program, and the runtime sets itself up. So the decision is made
-//! here, from the words of the command line alone, and everything else goes on at the usual entry.
+//! (CVE-2019-5736), so for `create`, `run` and `exec` the program is mapped anew, from a read-only, detached mount of
+//! itself, or executed once more from there. Whatever comes before an execution is done twice, and nothing of the program
+//! may be written before a mapping. So the decision is made here, from the words of the command line alone, and everything
+//! else goes on at the usual entry.
 //!
 //! It may be wrong either way at the cost of time only: the parsed configuration decides (`cli::exe::protect`,
 //! `container::create`).
@@ -23,6 +23,7 @@ pub mod network;
 
 use core::arch::{asm, naked_asm};
 use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether the C library is one that can be started without its questions to the processor (`library`).
 pub const KNOWN_START: bool = cfg!(known_start);
@@ -48,6 +49,8 @@ macro_rules! main {
 /// The number of the descriptor that holds the read-only mount until nothing waits for its end any more. Far from those
 /// that a caller hands down to the container, and within the first table of descriptors.
 pub const HELD: i32 = 61;
+/// [`HELD`] by its path.
+const HELD_PATH: &core::ffi::CStr = c"/proc/self/fd/61";
 
 /// The program's entry, by the linker's `-e`: looks at the words, then starts the C library, by its own entry where its start
 /// is not known.
@@ -64,7 +67,7 @@ pub unsafe extern "C" fn rustbox_entry() -> ! {
     )
 }
 
-/// Executes the program from a read-only mount where its words ask for it; then, or where that fails, starts the C library.
+/// Makes the program one of a read-only mount where its words ask for it; then, or where that fails, starts the C library.
 /// Returns where that is to be left to its own entry.
 ///
 /// # Safety
@@ -76,11 +79,11 @@ unsafe extern "C" fn early(stack: *const usize) {
         let words: *const Word = stack.add(1).cast();
         match called(words, count) {
             Called::Judge => network::begin(),
-            Called::Exec if may_be_written() => execute_read_only(words, words.add(count + 1)),
+            Called::Exec if may_be_written() => become_read_only(words, words.add(count + 1)),
             Called::Create(bundle) => {
                 let wanted = namespaces(bundle);
                 if !wanted.user && may_be_written() {
-                    execute_read_only(words, words.add(count + 1));
+                    become_read_only(words, words.add(count + 1));
                 }
                 if wanted.network && !wanted.user {
                     network::begin();
@@ -98,16 +101,56 @@ unsafe extern "C" fn early(stack: *const usize) {
 /// cost a fault. Linux before 5.14 does nothing here.
 ///
 /// # Safety
-/// `environment` is what the kernel has made: strings, a null, the auxiliary vector.
+/// As [`segments`].
 unsafe fn populate(environment: *const Word) {
     const MADVISE: usize = 28;
     const MADV_POPULATE_WRITE: usize = 23;
-    const PAGE: usize = 4096;
+    let (mut first, mut last) = (usize::MAX, 0);
+    // SAFETY: the caller's. Advice on what is not mapped is refused.
+    unsafe {
+        segments(environment, |segment| {
+            if segment.flags & PF_W != 0 {
+                first = if segment.start < first { segment.start } else { first };
+                last = segment.start.wrapping_add(segment.in_memory);
+            }
+            true
+        });
+        if first < last {
+            let start = first & !(PAGE - 1);
+            call(MADVISE, [start, (last - start).next_multiple_of(PAGE), MADV_POPULATE_WRITE, 0, 0]);
+        }
+    }
+}
+
+const PAGE: usize = 4096;
+
+/// `PF_*` of `<elf.h>`.
+const PF_X: u32 = 1;
+const PF_W: u32 = 2;
+const PF_R: u32 = 4;
+
+/// A part of the program that is mapped from its file.
+struct Segment {
+    /// Where it begins in memory.
+    start: usize,
+    /// Where it begins in the file.
+    offset: usize,
+    /// How many bytes of it are in the file; what is more is zero.
+    in_file: usize,
+    /// How many bytes it has in memory.
+    in_memory: usize,
+    /// `PF_*`.
+    flags: u32,
+}
+
+/// Gives `each` the program's segments in order, until it says no; whether it never did, and there were any.
+///
+/// # Safety
+/// `environment` is what the kernel has made: strings, a null, the auxiliary vector.
+unsafe fn segments(environment: *const Word, mut each: impl FnMut(Segment) -> bool) -> bool {
     const PT_LOAD: u32 = 1;
     const PT_PHDR: u32 = 6;
-    const PF_W: u32 = 2;
-    // SAFETY: the kernel ends each of the lists; the program headers, 56 bytes each, are mapped with the program. Advice on
-    // what is not mapped is refused.
+    // SAFETY: the kernel ends each of the lists; the program headers, 56 bytes each, are mapped with the program.
     unsafe {
         let mut at = environment;
         while !(*at).is_null() {
@@ -123,27 +166,24 @@ unsafe fn populate(environment: *const Word) {
             }
             auxiliary = auxiliary.add(1);
         }
-        let mut base = headers;
-        let (mut first, mut last) = (usize::MAX, 0);
+        // How far the program is from where it was linked for. The header that tells comes first, where there is one at all.
+        let mut base = None;
         let mut n = 0;
         while n < count {
             // `Elf64_Phdr`: type and flags in the first word, then offset, address, physical address, sizes in file, memory.
-            let header: *const [usize; 7] = (headers as *const [usize; 7]).add(n);
-            let (kind, flags) = ((*header)[0] as u32, ((*header)[0] >> 32) as u32);
-            // The first of them, where there is one at all: where the headers themselves are.
-            if kind == PT_PHDR {
-                base = headers.wrapping_sub((*header)[2]);
-            } else if kind == PT_LOAD && flags & PF_W != 0 {
-                let start = base.wrapping_add((*header)[2]);
-                first = if start < first { start } else { first };
-                last = start.wrapping_add((*header)[5]);
+            let [kind, offset, address, _, in_file, in_memory, _] = *(headers as *const [usize; 7]).add(n);
+            if kind as u32 == PT_PHDR {
+                base = Some(headers.wrapping_sub(address));
+            } else if kind as u32 == PT_LOAD {
+                let Some(base) = base else { return false };
+                let start = base.wrapping_add(address);
+                if !each(Segment { start, offset, in_file, in_memory, flags: (kind >> 32) as u32 }) {
+                    return false;
+                }
             }
             n += 1;
         }
-        if first < last {
-            let start = first & !(PAGE - 1);
-            call(MADVISE, [start, (last - start).next_multiple_of(PAGE), MADV_POPULATE_WRITE, 0, 0]);
-        }
+        base.is_some()
     }
 }
 
@@ -233,6 +273,8 @@ struct Wanted {
 unsafe fn namespaces(bundle: Word) -> Wanted {
     const O_PATH_DIRECTORY: usize = 0o12_200_000;
     const O_NONBLOCK_NOCTTY: usize = 0o4_400;
+    const PROT_READ: usize = 1;
+    const MAP_PRIVATE: usize = 2;
     let unreadable = Wanted { user: true, network: false };
     // SAFETY: the kernel reads strings and fills a `stat`, whose size stands at its byte 48; the mapping is as long as it.
     unsafe {
@@ -245,12 +287,12 @@ unsafe fn namespaces(bundle: Word) -> Wanted {
         let mut stat = MaybeUninit::<[usize; 18]>::uninit();
         let known = call(FSTAT, [file as usize, stat.as_mut_ptr() as usize, 0, 0, 0]);
         let length = if known == 0 { *stat.as_ptr().cast::<usize>().add(6) } else { 0 };
-        let text = map(file as usize, length);
+        let text = map(0, length, PROT_READ, MAP_PRIVATE, file, 0);
         call(CLOSE, [file as usize, 0, 0, 0, 0]);
-        if text.is_null() {
+        if text < 0 {
             return unreadable;
         }
-        let wanted = named(text, length);
+        let wanted = named(text as *const u8, length);
         call(MUNMAP, [text as usize, length, 0, 0, 0]);
         wanted
     }
@@ -308,11 +350,12 @@ fn may_be_written() -> bool {
     }
 }
 
-/// Executes this program from a read-only mount of its file; returns where it has not the privilege.
+/// Makes this a program from a read-only mount of its file: by mapping it from there, or, where that cannot be, by executing
+/// it once more. Returns, with nothing changed, where there is no privilege to mount.
 ///
 /// # Safety
 /// The words and the environment are as the kernel has made them.
-unsafe fn execute_read_only(words: *const Word, environment: *const Word) {
+unsafe fn become_read_only(words: *const Word, environment: *const Word) {
     const OPEN_TREE_CLONE_CLOEXEC: usize = 0o2_000_001;
     const AT_EMPTY_PATH: usize = 0x1000;
     const F_DUPFD: usize = 0;
@@ -327,34 +370,158 @@ unsafe fn execute_read_only(words: *const Word, environment: *const Word) {
         }
         let attributes = [tree as usize, empty, AT_EMPTY_PATH, read_only.as_ptr() as usize, size_of_val(&read_only)];
         if call(MOUNT_SETATTR, attributes) == 0 {
-            // A detached mount ends with its last descriptor, and whoever closes that waits for RCU: it outlives the
+            // A detached mount ends with its last descriptor, and whoever closes that waits for RCU: it outlives an
             // execution, and is closed where there is time to wait.
             let held = call(FCNTL, [tree as usize, F_DUPFD, HELD as usize, 0, 0]);
-            if held != HELD as isize {
-                call(CLOSE, [held as usize, 0, 0, 0, 0]);
+            if held == HELD as isize && map_held(words, environment) {
+                MAPPED.store(true, Ordering::Relaxed);
+            } else {
+                if held != HELD as isize {
+                    call(CLOSE, [held as usize, 0, 0, 0, 0]);
+                }
+                let from = if held == HELD as isize { held } else { tree };
+                call(EXECVEAT, [from as usize, empty, words as usize, environment as usize, AT_EMPTY_PATH]);
+                call(CLOSE, [from as usize, 0, 0, 0, 0]);
             }
-            let from = if held == HELD as isize { held } else { tree };
-            call(EXECVEAT, [from as usize, empty, words as usize, environment as usize, AT_EMPTY_PATH]);
-            call(CLOSE, [from as usize, 0, 0, 0, 0]);
         }
         call(CLOSE, [tree as usize, 0, 0, 0, 0]);
     }
 }
 
-/// A private mapping of a file, to be read; null where it cannot be.
+/// Maps every segment of this program anew, from the file behind [`HELD`], before anything is written to one, and makes that
+/// its executable (`PR_SET_MM_MAP`, prctl(2)). The kernel does so only where no mapping of the old one is left, so whoever
+/// succeeds is as if executed from there. A third as long as an execution.
+///
+/// # Safety
+/// As [`segments`], and `words` are those before the environment.
+unsafe fn map_held(words: *const Word, environment: *const Word) -> bool {
+    const PROT_READ: usize = 1;
+    const PROT_WRITE: usize = 2;
+    const PROT_EXEC: usize = 4;
+    const MAP_PRIVATE_FIXED: usize = 0x12;
+    const O_CLOEXEC: usize = 0o2_000_000;
+    const PR_SET_MM: usize = 35;
+    const PR_SET_MM_MAP: usize = 14;
+    const EBUSY: isize = 16;
+    // SAFETY: the same bytes come to be mapped where they are; behind them the kernel has made zeros, and so does this. The
+    // kernel reads one `prctl_mm_map`.
+    unsafe {
+        let mut shape = shape(words, environment);
+        let file = call(OPENAT, [AT_FDCWD, HELD_PATH.as_ptr() as usize, O_CLOEXEC, 0, 0]);
+        if file < 0 {
+            return false;
+        }
+        shape.executable = file as u32;
+        let shape = [PR_SET_MM, PR_SET_MM_MAP, &raw const shape as usize, size_of_val(&shape), 0];
+        // Busy, as all is mapped from the old one: it is the one thing that is in the way.
+        let mapped = call(PRCTL, shape) == -EBUSY
+            && segments(environment, |segment| {
+                let Segment { start, offset, in_file, in_memory, flags } = segment;
+                let before = start % PAGE;
+                let bit = |flag: u32, bit: usize| if flags & flag != 0 { bit } else { 0 };
+                let protection = bit(PF_R, PROT_READ) | bit(PF_W, PROT_WRITE) | bit(PF_X, PROT_EXEC);
+                if in_file == 0 {
+                    return true;
+                }
+                let place = map(start - before, in_file + before, protection, MAP_PRIVATE_FIXED, file, offset - before);
+                if place < 0 {
+                    return false;
+                }
+                if in_memory > in_file {
+                    let mut at = start + in_file;
+                    while !at.is_multiple_of(PAGE) {
+                        *(at as *mut u8) = 0;
+                        at += 1;
+                    }
+                }
+                true
+            })
+            && call(PRCTL, shape) == 0;
+        call(CLOSE, [file as usize, 0, 0, 0, 0]);
+        mapped
+    }
+}
+
+/// `struct prctl_mm_map` of `<linux/prctl.h>`: where in memory the parts of a program are, for `/proc` to tell.
+#[repr(C)]
+struct Shape {
+    code: [usize; 2],
+    data: [usize; 2],
+    brk: [usize; 2],
+    stack: usize,
+    arguments: [usize; 2],
+    environment: [usize; 2],
+    /// As it is.
+    auxiliary: usize,
+    auxiliary_size: u32,
+    executable: u32,
+}
+
+/// The shape that the kernel has given this program.
+///
+/// # Safety
+/// As [`map_held`].
+unsafe fn shape(words: *const Word, environment: *const Word) -> Shape {
+    const BRK: usize = 12;
+    let (mut code, mut data) = ([0; 2], [0; 2]);
+    // SAFETY: the caller's. The strings lie one behind the other: the words, then the environment.
+    unsafe {
+        segments(environment, |Segment { start, in_file, flags, .. }| {
+            if flags & PF_X != 0 {
+                code = [start, start + in_file];
+            } else if flags & PF_W != 0 {
+                data = [start, start + in_file];
+            }
+            true
+        });
+        let brk = call(BRK, [0; 5]) as usize;
+        let mut last = environment.sub(2);
+        let mut at = environment;
+        while !(*at).is_null() {
+            last = at;
+            at = at.add(1);
+        }
+        let mut end = *last;
+        while *end != 0 {
+            end = end.add(1);
+        }
+        let end = end as usize + 1;
+        let between = if at == environment { end } else { *environment as usize };
+        Shape {
+            code,
+            data,
+            brk: [brk; 2],
+            stack: words as usize - size_of::<usize>(),
+            arguments: [*words as usize, between],
+            environment: [between, end],
+            auxiliary: 0,
+            auxiliary_size: 0,
+            executable: 0,
+        }
+    }
+}
+
+/// Whether the program has been mapped from the mount that [`HELD`] holds.
+static MAPPED: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`HELD`] holds the mount of the file that this program was mapped from before it started.
+pub fn is_mapped() -> bool {
+    MAPPED.load(Ordering::Relaxed)
+}
+
+/// A mapping of a file, as `mmap(2)`: its address, or the negative error.
 ///
 /// # Safety
 /// As `mmap(2)`.
-unsafe fn map(file: usize, length: usize) -> *const u8 {
-    const PROT_READ: usize = 1;
-    const MAP_PRIVATE: usize = 2;
-    let address: isize;
-    // SAFETY: a new mapping, by the kernel's calling convention.
+unsafe fn map(address: usize, length: usize, protection: usize, flags: usize, file: isize, offset: usize) -> isize {
+    let result;
+    // SAFETY: the caller's, by the kernel's calling convention.
     unsafe {
-        asm!("syscall", inlateout("rax") MMAP as isize => address, in("rdi") 0, in("rsi") length, in("rdx") PROT_READ,
-            in("r10") MAP_PRIVATE, in("r8") file, in("r9") 0, lateout("rcx") _, lateout("r11") _, options(nostack));
+        asm!("syscall", inlateout("rax") MMAP as isize => result, in("rdi") address, in("rsi") length,
+            in("rdx") protection, in("r10") flags, in("r8") file, in("r9") offset,
+            lateout("rcx") _, lateout("r11") _, options(nostack));
     }
-    if address < 0 { core::ptr::null() } else { address as *const u8 }
+    result
 }
 
 /// A system call.
@@ -379,6 +546,7 @@ const MMAP: usize = 9;
 const MUNMAP: usize = 11;
 const FCNTL: usize = 72;
 const GETEUID: usize = 107;
+const PRCTL: usize = 157;
 const STATFS: usize = 137;
 const OPENAT: usize = 257;
 const EXECVEAT: usize = 322;
