@@ -41,6 +41,50 @@ fn a_cwd_through_a_leaked_descriptor_does_not_reach_the_host() {
     }
 }
 
+/// The program's path, by a link in the image, leads through a descriptor that the runtime may still hold when it looks it up.
+#[test]
+fn a_program_through_a_symlink_to_a_descriptor_is_not_one_of_the_host() {
+    rustbox_only!();
+    let t = Test::new();
+    let victim = t.path("victim");
+    fs::copy("/bin/busybox", &victim).unwrap();
+    for uid in [0, 1000] {
+        let user = json!({"process": {"user": {"uid": uid, "gid": uid}}});
+        let c = t.bundle(spec().args(&["/door/echo", "reached"]).patch(user));
+        let bundle = c.bundle.to_str().unwrap();
+        fs::create_dir(c.rootfs().join("door")).unwrap();
+        for n in 3..64 {
+            let link = c.rootfs().join("door/echo");
+            let _ = fs::remove_file(&link);
+            symlink(format!("/proc/self/fd/{n}/../../../../../../../..{}", victim.display()), &link).unwrap();
+            let judged = t.runtime(&["run", "--judge", "-b", bundle]);
+            let run = t.runtime(&["run", "-b", bundle, &c.id]);
+            let handed_down = t.runtime(&["run", "--preserve-fds", "9", "-b", bundle, &c.id]);
+            for out in [judged, run, handed_down] {
+                assert!(out.code != 0 && !out.stdout.contains("reached"), "{n} as {uid}: {out:?}");
+            }
+            c.create().fails();
+        }
+        t.assert_nothing_left();
+    }
+}
+
+/// The same for a working directory that the runtime makes.
+#[test]
+fn a_directory_through_a_symlink_to_a_descriptor_is_not_made_on_the_host() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(sh("true").writable().set("/process/cwd", json!("/door/made")));
+    for n in 3..64 {
+        let door = c.rootfs().join("door");
+        let _ = fs::remove_file(&door);
+        symlink(format!("/proc/self/fd/{n}/../../../../../../../..{}", t.path("").display()), &door).unwrap();
+        c.run();
+        assert!(!t.path("made").exists(), "by descriptor {n}");
+    }
+    t.assert_nothing_left();
+}
+
 #[test]
 fn an_exec_with_a_cwd_through_a_leaked_descriptor_does_not_reach_the_host() {
     let t = Test::new();

@@ -124,7 +124,7 @@ impl Plan<'_> {
                     return Ok(identity);
                 }
                 let init = known(identity, child.pid)?;
-                directory.record_init(&init_file, init, None)?;
+                directory.record_starting(&init_file, init)?;
                 Conversation { channel: &channel, child: &child.pidfd }.tell(&Message::Start, &[])?;
                 Ok(Some(init))
             });

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::container::identity::ProcessId;
+use crate::container::identity::{self, ProcessId};
 use crate::container::notify_socket::Proxy;
 use crate::container::state::{Directory, Record};
 use crate::error::{Error, Result};
@@ -30,12 +30,10 @@ impl Created {
     /// # Errors
     /// Why the program could not be executed.
     pub fn start(&self) -> Result<()> {
-        if self.record.unattended {
-            return self.heard();
-        }
-        let Err(error) = self.open_gate() else { return self.heard() };
-        // Init has ended: it may have said why. Its silence is no exec.
-        Err(self.heard().err().unwrap_or(error))
+        let opened = if self.record.unattended { Ok(()) } else { self.open_gate() };
+        // Where init has ended, it may have said why. Its silence is no exec.
+        self.heard().and(opened)?;
+        if identity::has_executed(self.init)? { Ok(()) } else { Err(never_executed()) }
     }
 
     /// Lets init go on to the exec, without waiting for it: [`Created::channel`] is readable when it has happened.
@@ -62,4 +60,9 @@ impl Created {
             Some(other) => Err(Error::Other(format!("init said {other:?} instead of executing the program"))),
         }
     }
+}
+
+/// The error of an init whose line has ended without a word, although it has executed nothing.
+pub(super) fn never_executed() -> Error {
+    Error::Other("the container's first process has ended before it executed the program".to_owned())
 }

@@ -1,6 +1,6 @@
 //! `delete`: releases what is left of a container and proves it gone.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use crate::cleanup::{self, Proof};
 use crate::container::hooks::Kind;
@@ -56,9 +56,11 @@ pub fn delete_locked(root: &Root, directory: Directory, mut record: Record) -> R
         && let Some(init) = read_init(directory.fd(), &record.id)?
     {
         // A dead init still vouches for its pid namespace, where it was one.
-        pidfd = crate::sys::pidfd::open(init.pid)
-            .ok()
-            .filter(|fd| crate::sys::pidfd::wait_end(fd.as_fd(), 0).unwrap_or(false));
+        let dead = |fd: &OwnedFd| crate::sys::pidfd::wait_end(fd.as_fd(), 0).unwrap_or(false);
+        pidfd = match identity::open(init)? {
+            None => crate::sys::pidfd::open(init.pid).ok().filter(dead),
+            creating => creating,
+        };
     }
     if pidfd.is_none() && (other_boot || !directory.was_entered()) {
         record.cgroup = record.cgroup.unentered();
@@ -71,7 +73,7 @@ pub fn delete_locked(root: &Root, directory: Directory, mut record: Record) -> R
 }
 
 /// Releases a container whose directory is locked, poststop hooks included.
-pub fn release(root: &Root, directory: Directory, record: &Record, init: Option<std::os::fd::OwnedFd>) -> Deleted {
+pub fn release(root: &Root, directory: Directory, record: &Record, init: Option<OwnedFd>) -> Deleted {
     let mut warnings = Vec::new();
     let last_word = monitor::end(&directory, record, init.as_ref().map(AsFd::as_fd)).unwrap_or_else(|error| {
         warnings.push(error);

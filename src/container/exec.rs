@@ -199,7 +199,7 @@ impl Joiner<'_> {
         }
         let mut keep = vec![line.as_fd()];
         keep.extend(options.console_socket.as_ref().map(AsFd::as_fd));
-        keep.extend((0..3 + options.preserve_fds as i32).filter_map(|fd| process::inherited(fd).ok()));
+        keep.extend(process::handed_down(3 + options.preserve_fds));
         if self.plan.needs_procfs() {
             keep.push(self.procfs.as_fd());
         }
@@ -221,13 +221,19 @@ impl Joiner<'_> {
         let handover = self.handover.take();
         let mut load = || Handover::load(handover.as_ref(), filter.as_ref(), || line.send(&Message::Filter));
         let filtered = filter.is_some();
-        let procfs = self.plan.needs_procfs().then_some(&self.procfs);
         let ready = match line.receive() {
             Ok(Some(Message::Commit)) => self.take_terminal(options),
             _ => Err(Error::Other("the creator has ended".to_owned())),
         };
-        match ready
-            .and_then(|()| self.plan.apply(procfs, filtered.then_some(&mut load as _)))
+        let prepared = ready.and_then(|()| {
+            let procfs = self.plan.needs_procfs().then_some(&self.procfs);
+            self.plan.prepare(procfs)?;
+            // Before a path of the container is looked up, which could lead through it.
+            procfs.into_iter().for_each(|procfs| wait::close_copies(&[procfs.as_fd()]));
+            Ok(())
+        });
+        match prepared
+            .and_then(|()| self.plan.apply(None, filtered.then_some(&mut load as _)))
             .and_then(|()| self.plan.resolve())
         {
             Ok(()) => self.plan.exec(filtered.then_some(&mut load as _)),

@@ -69,9 +69,10 @@ pub fn locate(pid: libc::pid_t) -> Result<Option<(ProcessId, usize)>> {
 pub fn has_executed(process: ProcessId) -> Result<bool> {
     /// Forked, but not executed anything (`include/linux/sched.h`).
     const PF_FORKNOEXEC: u64 = 0x40;
-    let stat = stat(process.pid)?;
-    let flags = stat.as_deref().and_then(|stat| field(stat, 9)).and_then(|text| text.parse::<u64>().ok());
-    Ok(flags.is_none_or(|flags| flags & PF_FORKNOEXEC == 0))
+    let Some(stat) = stat(process.pid)? else { return Ok(true) };
+    let number = |which| field(&stat, which).and_then(|text| text.parse::<u64>().ok());
+    let another = number(22) != Some(process.start_time);
+    Ok(another || number(9).is_none_or(|flags| flags & PF_FORKNOEXEC == 0))
 }
 
 /// The raw wait status of a process that has ended and waits to be reaped by its parent; `None` where it does not, or this

@@ -105,10 +105,12 @@ impl Pending<'_> {
         let pid = self.child.pid;
         let conversation = Conversation { channel: &self.channel, child: &self.child.pidfd };
         if self.record.unattended {
-            // It is on record, and its first word is read with its last. Whoever has not read `Start` has executed nothing.
-            let started = self.channel.wait_end()?;
+            // It is on record, and its first word is read with its last.
+            self.channel.wait_end()?;
             conversation.expect(&Message::Ready)?;
-            return if started { known(self.identity, pid) } else { Err(conversation.ended()) };
+            let init = known(self.identity, pid)?;
+            self.directory.record_start(&self.init_file, init)?;
+            return Ok(init);
         }
         let mut take = || self.deliver_listener();
         conversation.expect_ready(if self.notifier.is_some() { Some(&mut take) } else { None })?;

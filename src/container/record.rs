@@ -113,7 +113,21 @@ pub fn read_mount_namespace(dir: BorrowedFd<'_>, id: &str) -> Result<Option<u64>
     Ok(init_fields(dir, id)?.and_then(|text| text.splitn(3, ' ').nth(2)?.parse().ok()))
 }
 
-/// `<pid> <start time> [<mount namespace>]`.
+/// Whether no program of the container's has ever been executed: it has no first process on record, or one whose creator
+/// was to find out whether it has, and that has not, or has ended.
+///
+/// # Errors
+/// As [`read_init`], and as [`identity::open`].
+pub fn never_started(dir: BorrowedFd<'_>, id: &str) -> Result<bool> {
+    let Some(init) = read_init(dir, id)? else { return Ok(true) };
+    let starting = init_fields(dir, id)?.is_some_and(|text| text.ends_with(STARTING));
+    Ok(starting && (identity::open(init)?.is_none() || !identity::has_executed(init)?))
+}
+
+/// Stands behind an unattended first process until it is known to have executed its program.
+pub(super) const STARTING: &str = "starting";
+
+/// `<pid> <start time> [<mount namespace> | starting]`.
 fn init_fields(dir: BorrowedFd<'_>, id: &str) -> Result<Option<String>> {
     match path::read_at(dir, c"init", 128) {
         Ok(bytes) => Ok(String::from_utf8(bytes).ok()),

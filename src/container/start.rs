@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::container::created::never_executed;
 use crate::container::hooks::Kind;
+use crate::container::identity;
 use crate::container::notify_socket::Proxy;
 use crate::container::report::Report;
 use crate::container::running_hook;
@@ -52,8 +54,12 @@ pub fn start(root: &Root, id: &str, verdicts: &Path) -> Result<()> {
         // Left behind by a crash, a gate without a reader means the same as none.
         let _ = path::unlinkat(directory.fd(), name, 0);
     }
-    if !words.is_empty() {
-        let error = Error::Other(String::from_utf8_lossy(&words).into_owned());
+    let executed = words.is_empty() && identity::has_executed(live.process)?;
+    if !executed {
+        let error = match words.is_empty() {
+            true => never_executed(),
+            false => Error::Other(String::from_utf8_lossy(&words).into_owned()),
+        };
         monitor.into_iter().for_each(|monitor| monitor.failed(&error));
         return Err(error);
     }

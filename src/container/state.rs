@@ -21,6 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::container::identity::{self, ProcessId};
+use crate::container::record::STARTING;
 pub use crate::container::record::{Record, new_record, read_init, read_record, read_spec, streams};
 use crate::error::{At, Error, Result};
 use crate::judge::monitor;
@@ -284,6 +285,24 @@ impl Directory {
             .at("make", self.path.join("init").display())
     }
 
+    /// Records an unattended first process, which is about to start.
+    ///
+    /// # Errors
+    /// As [`Directory::record_init`].
+    pub fn record_starting(&self, file: &OwnedFd, init: ProcessId) -> Result<()> {
+        path::write_once(file.as_fd(), format!("{init} {STARTING}").as_bytes())
+            .at("write", self.path.join("init").display())
+    }
+
+    /// Records that it has executed its program.
+    ///
+    /// # Errors
+    /// As `ftruncate(2)`.
+    pub fn record_start(&self, file: &OwnedFd, init: ProcessId) -> Result<()> {
+        let length = init.to_string().len() as libc::off_t;
+        nix::unistd::ftruncate(file, length).at("write", self.path.join("init").display())
+    }
+
     /// Records the container's first process: from now on it is created.
     ///
     /// # Errors
@@ -338,7 +357,7 @@ pub fn status(dir: BorrowedFd<'_>, record: &Record) -> Result<(Status, Option<Li
         return Ok((if creating { Status::Creating } else { Status::Stopped }, None));
     };
     let Some(pidfd) = identity::open(init)? else { return Ok((Status::Stopped, None)) };
-    if record.unattended && !identity::has_executed(init)? && identity::open(record.creator)?.is_some() {
+    if record.unattended && !identity::has_executed(init)? {
         return Ok((Status::Creating, None));
     }
     let live = Live { process: init, pidfd };

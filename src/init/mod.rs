@@ -112,21 +112,32 @@ pub trait Reaper {
     /// As `clone3(2)`.
     fn make(&self, payload: &cgroup::Entry, program: &mut dyn FnMut() -> Error) -> Result<Payload>;
 
+    /// The line by which the payload's process speaks to the supervisor.
+    fn line(&self) -> BorrowedFd<'_>;
+
+    /// Loads the filter of a hook that is executed before the payload.
+    ///
+    /// # Errors
+    /// As `seccomp(2)`.
+    fn filter_hook(&self) -> Result<()>;
+
     /// Reaps until all is over, or tells why there is no payload. Returns init's exit status.
     fn reap(&self, payload: Result<Payload>) -> i32;
 }
 
 impl Init<'_> {
     /// Runs in the clone; the status that it ends with where no program was executed.
-    pub fn run(mut self) -> i32 {
-        let (payload, ahead) = match self.set_up() {
+    pub fn run(self) -> i32 {
+        // Its descriptors are closed under their owners, which must not be dropped.
+        let mut init = std::mem::ManuallyDrop::new(self);
+        let (payload, ahead) = match init.set_up() {
             Ok(done) => done,
-            Err(error) => return self.fail_creation(&error),
+            Err(error) => return init.fail_creation(&error),
         };
-        match self.namespaces.late_pid().map(|join| self.go_on_inside(join)) {
-            None => self.go_on(&payload, ahead),
+        match init.namespaces.late_pid().map(|join| init.go_on_inside(join)) {
+            None => init.go_on(&payload, ahead),
             Some(Ok(())) => 0,
-            Some(Err(error)) => self.fail_creation(&error),
+            Some(Err(error)) => init.fail_creation(&error),
         }
     }
 
@@ -192,7 +203,7 @@ impl Init<'_> {
         let ahead = self.make_ahead(&payload)?;
         self.create_hooks()?;
         self.rootfs.enter()?;
-        self.process.make_cwd()?;
+        self.rootfs.make_directory(self.process.cwd.to_bytes())?;
         let console = self.console()?;
         self.rootfs.finish(console.as_ref().map(|slave| slave.as_fd()))?;
         sysctl::write(self.procfs, self.sysctl)?;
@@ -204,7 +215,7 @@ impl Init<'_> {
         let line = self.channel.try_clone()?;
         let mut keep = vec![line.as_fd(), self.channel.as_fd()];
         keep.extend(self.gate.iter().flat_map(|gate| [gate.open.as_fd(), gate.answer.as_fd()]));
-        keep.extend((0..3 + self.process.preserve_fds() as i32).filter_map(|fd| calls::inherited(fd).ok()));
+        keep.extend(calls::handed_down(3 + self.process.preserve_fds()));
         if self.process.needs_procfs() {
             keep.push(self.procfs.as_fd());
         }

@@ -22,6 +22,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::report::{Ended, Exec, FilesSeen, Line, Received, Report};
 use crate::cgroup::Entry;
 use crate::error::{At, Error, Result};
+use crate::seccomp::judge::JudgeFilter;
 use crate::sys::clone::{CloneArgs, clone3};
 use crate::sys::wait::{self, Waited};
 use crate::sys::{Errno, path, process};
@@ -39,6 +40,8 @@ pub struct Reaper<'a> {
     pub file_size: u64,
     /// Path of the file to hand out when the payload has exited with 0.
     pub artefact: Option<&'a CStr>,
+    /// For hooks that are executed before the payload: nobody is notified of what they do.
+    pub hook_filter: Option<&'a JudgeFilter>,
 }
 
 /// The payload's process, and the signals that tell of its end.
@@ -71,6 +74,14 @@ impl super::Reaper for Reaper<'_> {
         })
         .at("clone", "the payload")?;
         Ok(Payload { pid: payload.pid, signals })
+    }
+
+    fn line(&self) -> BorrowedFd<'_> {
+        self.line.as_fd()
+    }
+
+    fn filter_hook(&self) -> Result<()> {
+        self.hook_filter.map_or(Ok(()), JudgeFilter::load_unheard)
     }
 
     /// Reaps and ends the process: descriptors have been closed under their owners, which must not be dropped.

@@ -10,7 +10,7 @@ use super::{Init, creator_ended};
 use crate::cgroup;
 use crate::container::hooks::Kind;
 use crate::error::{At, Error, Result};
-use crate::sys::{Errno, path};
+use crate::sys::{Errno, path, process, wait};
 
 impl Init<'_> {
     /// From the entered root file system on. `payload` are the cgroups that the payload enters, `ahead` is the payload where
@@ -65,8 +65,9 @@ impl Init<'_> {
         // The container's filter holds for all that runs in it; init itself may have it already.
         let early = self.process.seccomp_early();
         let loaded = if early { self.reaper.is_none() } else { self.seccomp_before_gate };
-        let load = || match self.seccomp {
-            Some(load) if !loaded => load(&self.channel),
+        let load = || match (self.reaper, self.seccomp) {
+            (Some(reaper), _) => reaper.filter_hook(),
+            (None, Some(load)) if !loaded => load(&self.channel),
             _ => Ok(()),
         };
         self.run_hooks(Kind::StartContainer, hooks, &[], &load)
@@ -95,12 +96,24 @@ impl Init<'_> {
 
     /// Takes on the program's identity and limits, and finds the program, if there is one, as that user.
     pub(super) fn become_user(&mut self) -> Result<()> {
+        self.process.prepare(Some(self.procfs))?;
+        self.leave_host()?;
         let channel = &self.channel;
         match self.seccomp {
-            Some(load) => self.process.apply(Some(self.procfs), Some(&mut || load(channel)))?,
-            None => self.process.apply(Some(self.procfs), None)?,
+            Some(load) => self.process.apply(None, Some(&mut || load(channel)))?,
+            None => self.process.apply(None, None)?,
         }
         if self.record.no_process { Ok(()) } else { self.process.resolve() }
+    }
+
+    /// Closes every descriptor but those that are no way to anywhere: from here on paths of the container are looked up, and
+    /// one that leads through `/proc/self/fd`, by a link in the image, must not come to the host (the class of CVE-2024-21626).
+    fn leave_host(&self) -> Result<()> {
+        let mut keep = vec![self.channel.as_fd()];
+        keep.extend(self.gate.iter().flat_map(|gate| [gate.open.as_fd(), gate.answer.as_fd()]));
+        keep.extend(self.reaper.map(|reaper| reaper.line()));
+        keep.extend(process::handed_down(3 + self.process.preserve_fds()));
+        wait::close_all_but(&keep).at("close", "the descriptors of the host")
     }
 
     /// Turns the caller into the program; returns only where that fails.

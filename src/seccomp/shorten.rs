@@ -6,6 +6,9 @@
 use super::bpf::{JA, JEQ, JGE, JGT, JSET, RET};
 use crate::sys::seccomp::Instruction;
 
+/// The part of an operation that says which kind it is of.
+const CLASS: u16 = 7;
+
 /// How far a conditional jump reaches.
 const REACH: usize = u8::MAX as usize;
 
@@ -13,6 +16,10 @@ const REACH: usize = u8::MAX as usize;
 ///
 /// `program` is one that the kernel takes; others come back as they are.
 pub fn shorten(program: &[Instruction]) -> Vec<Instruction> {
+    let unknown = |i: &Instruction| i.code & CLASS == JA & CLASS && ![JA, JEQ, JGT, JGE, JSET].contains(&i.code);
+    if program.iter().any(unknown) {
+        return program.to_vec();
+    }
     let mut program = program.to_vec();
     loop {
         let Some(shorter) = step(&program) else { return program };
@@ -26,7 +33,7 @@ pub fn shorten(program: &[Instruction]) -> Vec<Instruction> {
 /// Where an instruction goes on: at one place, at one of two, or nowhere.
 fn ways(at: usize, instruction: Instruction) -> [Option<usize>; 2] {
     match instruction.code {
-        RET => [None, None],
+        code if code & CLASS == RET & CLASS => [None, None],
         JA => [Some(at + 1 + instruction.k as usize), None],
         JEQ | JGT | JGE | JSET => {
             [Some(at + 1 + usize::from(instruction.jt)), Some(at + 1 + usize::from(instruction.jf))]
@@ -147,7 +154,9 @@ mod tests {
 
     #[test]
     fn what_is_no_program_comes_back_as_it_is() {
-        for program in [vec![], vec![jump(JEQ, 1, 9, 0)], vec![stmt(LD, OFF_NR)], vec![stmt(JA, 1), stmt(RET, 0)]] {
+        let by_register = vec![jump(JEQ | 8, 0, 0, 0), stmt(RET, 0), stmt(RET, 0)];
+        let wrong = [vec![], vec![jump(JEQ, 1, 9, 0)], vec![stmt(LD, OFF_NR)], vec![stmt(JA, 1), stmt(RET, 0)]];
+        for program in wrong.into_iter().chain([by_register]) {
             assert_eq!(shorten(&program), program);
         }
     }

@@ -247,6 +247,17 @@ pub fn inherited(fd: std::os::fd::RawFd) -> Result<BorrowedFd<'static>> {
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
+/// The descriptors below `end` that the caller of the program hands down: those that it has left open, and none that this
+/// program has opened, which an exec closes.
+pub fn handed_down<'a>(end: u32) -> impl Iterator<Item = BorrowedFd<'a>> {
+    let stays = |fd: &BorrowedFd<'_>| {
+        // SAFETY: no memory is passed.
+        check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) }.into())
+            .is_ok_and(|flags| flags & i64::from(libc::FD_CLOEXEC) == 0)
+    };
+    (0..end).filter_map(move |fd| inherited(fd as std::os::fd::RawFd).ok().filter(stays))
+}
+
 impl StringVector {
     /// The arguments of a program.
     ///

@@ -27,8 +27,9 @@ pub use super::leftover::{Kind, Leftover};
 use crate::cgroup::{self, Layout};
 use crate::cleanup::{mounts, orphans};
 use crate::container::identity::{self, ProcessId};
+use crate::container::record::never_started;
 use crate::container::running_hook;
-use crate::container::state::{Record, Root, Status, read_init, read_record, status};
+use crate::container::state::{Record, Root, Status, read_record, status};
 use crate::error::{At, Error, Result};
 use crate::judge::batch::cores::PLACE;
 use crate::judge::{lease, monitor};
@@ -152,7 +153,7 @@ fn lock(mut dir: OwnedFd, id: &str) -> Result<Option<Lock>> {
             Err((_, errno)) => return Err(errno).at("lock the state directory of", id),
         };
         let orphaned = match read_record(dir.as_fd(), id) {
-            Ok(record) => identity::open(record.creator)?.is_none() && read_init(dir.as_fd(), id)?.is_none(),
+            Ok(record) => identity::open(record.creator)?.is_none() && never_started(dir.as_fd(), id)?,
             Err(_) => false,
         };
         if !orphaned || Instant::now() >= patience {
@@ -181,7 +182,7 @@ pub(super) fn judge(dir: std::os::fd::BorrowedFd<'_>, record: &Record) -> Result
     }
     let creator = record.creator.pid;
     if identity::open(record.creator)?.is_none() {
-        if read_init(dir, &record.id)?.is_none() {
+        if never_started(dir, &record.id)? {
             return left(format!("its creator, process {creator}, died while creating it"));
         }
         // Only a judged sandbox has limits that leave its first process out.

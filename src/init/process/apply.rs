@@ -1,8 +1,5 @@
 //! The effects on the calling process, in the order that the kernel's rules leave.
 
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-
 use super::capabilities::SYS_ADMIN;
 use super::{ProcessPlan, SeccompLoader, environment, labels};
 use crate::error::{At, Error, Result};
@@ -38,32 +35,6 @@ impl ProcessPlan {
             Some(mask) => attributes::sched_setaffinity(0, mask).at("set", "execCPUAffinity.initial"),
             None => Ok(()),
         }
-    }
-
-    /// Makes the working directory where the image lacks it, as the container's root, before a read-only root file
-    /// system is remounted so. Nothing for `/`, one system call for a directory that is there.
-    ///
-    /// # Errors
-    /// As `mkdir(2)`.
-    pub fn make_cwd(&self) -> Result<()> {
-        let mut at = Path::new(std::ffi::OsStr::from_bytes(self.cwd.as_bytes()));
-        let mut missing = Vec::new();
-        while at.parent().is_some() {
-            let c_path = path::c_path(at).at("mkdir", at.display())?;
-            match path::mkdirat(path::CWD, &c_path, 0o755) {
-                Ok(()) | Err(Errno::EEXIST) => break,
-                Err(Errno::ENOENT) => missing.push(c_path),
-                Err(errno) => return Err(errno).at("mkdir", at.display()),
-            }
-            at = at.parent().unwrap_or(Path::new("/"));
-        }
-        for c_path in missing.iter().rev() {
-            match path::mkdirat(path::CWD, c_path, 0o755) {
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(errno).at("mkdir", c_path.to_string_lossy()),
-            }
-        }
-        Ok(())
     }
 
     /// Makes the caller what the plan says, all but the exec. It is single-threaded, its root directory is the

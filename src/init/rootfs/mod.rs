@@ -331,6 +331,20 @@ impl Rootfs {
         self.plan.entry.enter(tree.root.as_fd(), self.plan.propagation.shares())
     }
 
+    /// In the child, inside the root and before it is read-only: makes a directory that is missing, and those above it, as the
+    /// container's root. By handle: no link in the image leads out of it. What cannot be looked up so is left as it is.
+    ///
+    /// # Errors
+    /// As `mkdirat(2)`.
+    pub fn make_directory(&mut self, path: &[u8]) -> Result<()> {
+        let tree = self.tree.as_mut().ok_or_else(unmounted)?;
+        let path = String::from_utf8_lossy(path);
+        match tree.place(&tree::clean(&path), tree::Kind::Directory, true) {
+            Err(Errno::ELOOP) => Ok(()),
+            made => made.at("mkdir", path).map(drop),
+        }
+    }
+
     /// Covers masked and read-only paths.
     fn cover(&mut self) -> Result<()> {
         if self.plan.masked.is_empty() && self.plan.readonly_paths.is_empty() {

@@ -21,6 +21,7 @@ mod watch;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::poll::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -41,6 +42,8 @@ use crate::sys::{Errno, path, pidfd, process, wait};
 pub const ANNOTATION: &str = "org.rustbox.verdict.";
 /// How long the monitor may take to have its last word once the container has ended, in milliseconds.
 const LAST_WORD: i32 = 5000;
+/// How long it may take to write down what it is told, in milliseconds.
+const NOTED: u16 = 1000;
 /// More than any file of the monitor's.
 const LIMIT: usize = 1 << 20;
 
@@ -145,7 +148,8 @@ impl Monitor {
     /// more, its record says so.
     fn tell(&self, word: &Word) {
         if socket::send(self.line.as_fd(), &serde_json::to_vec(word).unwrap_or_default(), &[]).is_ok() {
-            let _ = socket::receive(self.line.as_fd(), &mut [0; 16], MsgFlags::empty());
+            // Not for ever: the container's lock is held meanwhile.
+            let _ = poll(&mut [PollFd::new(self.line.as_fd(), PollFlags::POLLIN)], NOTED);
         }
     }
 }

@@ -223,7 +223,9 @@ impl<'a> Run<'a> {
         let writable: Vec<CString> =
             writable.iter().filter_map(|path| CString::new(path.as_os_str().as_bytes()).ok()).collect();
         let artefact_path = artefact.and_then(|path| CString::new(path).ok());
+        let filter = self.judge.filter.as_ref().filter(|_| !self.degraded("seccomp"));
         let reaper = Reaper {
+            hook_filter: filter,
             line: &init_line,
             cgroup_namespace: Namespaces::plan(&spec).new & libc::CLONE_NEWCGROUP != 0,
             writable: &writable,
@@ -231,7 +233,6 @@ impl<'a> Run<'a> {
             artefact: artefact_path.as_deref(),
         };
         let (argv0, search) = program(&spec);
-        let filter = self.judge.filter.as_ref().filter(|_| !self.degraded("seccomp"));
         let announce = |_: &Channel| {
             let image = reaper::image_bytes(argv0.as_bytes(), search.as_bytes());
             reaper::announce(&init_line, image, limits.memory_bytes, || filter.map(JudgeFilter::load).transpose())
