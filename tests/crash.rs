@@ -106,6 +106,46 @@ fn a_container_whose_init_ends_before_it_hears_of_its_start_has_not_started() {
     ends_before_its_start(&["-f", "-e", "inject=recvmsg:delay_enter=1000000:when=2"]);
 }
 
+/// The last that init does before its exec is to unblock signals.
+#[test]
+fn a_container_whose_init_ends_before_its_exec_has_not_started() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(sh("sleep 600").hook("poststart", &format!("touch {}", t.path("started").display())));
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=rt_sigprocmask:signal=KILL:when=1"]);
+    command.arg(binary()).arg("--root").arg(&t.root).args(["run", "--detach", "--bundle"]);
+    let out = t.spawn(with(command, &c), Stdio::null()).wait().fails();
+    assert!(out.stderr.contains("before it executed the program"), "{out:?}");
+    assert!(!t.path("started").exists(), "a hook ran");
+    t.assert_nothing_left();
+}
+
+/// An unattended init is on record while the root of its mount namespace is still the host's. Its creator's death makes it
+/// nobody's to join, and a container that never started.
+#[test]
+fn an_init_whose_creator_died_before_its_root_is_entered_is_nobodys_to_join() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(sh("sleep 600"));
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=pivot_root:delay_enter=2000000"]);
+    command.arg(binary()).arg("--root").arg(&t.root).args(["run", "--detach", "--bundle"]);
+    let strace = t.spawn(with(command, &c), Stdio::null());
+    let creator = found("the creator", || child(strace.pid()));
+    let record = t.root.join(&c.id).join("init");
+    until("the record", || std::fs::read_to_string(&record).is_ok_and(|text| text.ends_with(" starting")));
+    kill(Pid::from_raw(creator), Signal::SIGKILL).unwrap();
+    until("its end", || !std::path::Path::new(&format!("/proc/{creator}")).exists());
+    assert_eq!(c.status(), "creating");
+    c.exec(&["/bin/true"]).fails().says(&["creating"]);
+    strace.wait();
+    assert_eq!(c.status(), "stopped");
+    let health = t.runtime(&["health", "--recover", "--json"]).ok().json();
+    assert_eq!(health["removed"].as_array().map(Vec::len), Some(1), "{health:#}");
+    t.assert_nothing_left();
+}
+
 #[track_caller]
 fn ends_before_its_start(slowly: &[&str]) {
     rustbox_only!();

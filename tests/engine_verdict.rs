@@ -340,6 +340,26 @@ fn a_start_that_is_over_is_known_to_the_monitor() {
     }
 }
 
+/// A monitor that does not go on does not keep others from the container, and nobody believes it.
+#[test]
+fn a_monitor_that_hangs_is_ended_with_its_container() {
+    rustbox_only!();
+    let test = Test::new();
+    let c = test.bundle(limited("sleep 60", &[("wall-time", "50")]));
+    c.create().ok();
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=none", "-e", "inject=renameat:signal=STOP:when=2"]);
+    strace.arg(binary()).arg("--root").arg(&test.root).args(["start", &c.id]);
+    let strace = test.spawn(strace, std::process::Stdio::null());
+    until("the start", || c.status() == "running");
+    let begun = Instant::now();
+    c.delete_force().ok();
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    strace.wait();
+    test.assert_nothing_left();
+    assert_eq!(verdict(&c)["status"], "IE");
+}
+
 #[test]
 fn a_quota_that_holds_it_back_is_in_the_evidence() {
     rustbox_only!();

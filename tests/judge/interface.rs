@@ -186,6 +186,21 @@ fn programs_of_the_host_and_bundles_are_judged_too() {
     run(&test, &["--judge", "-b", bundle]).code(2).says(&["$.annotations['org.rustbox.limit.time']"]);
 }
 
+/// What is executed before the payload is not the payload: neither its time nor the size of its image are judged.
+#[test]
+fn a_hook_before_the_program_is_not_judged() {
+    rustbox_only!();
+    let test = Test::new();
+    let container = test.bundle(super::common::sh("echo x").hook("startContainer", "sleep 1.5"));
+    let bundle = container.bundle.to_str().unwrap();
+    let out = run(&test, &["--json", "--wall-time", "1", "--judge", "-b", bundle]).ok().json();
+    assert_eq!((&out["status"], &out["stdout"]), (&"OK".into(), &"x\n".into()), "{out:#}");
+    // The shell is larger than that.
+    let out = run(&test, &["--json", "--memory", "1M", "--judge", "-b", bundle]).json();
+    assert_ne!(out["status"], "IE", "{out:#}");
+    assert_clean(&test);
+}
+
 fn fifo(test: &Test, name: &str) {
     nix::unistd::mkfifo(&test.path(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
 }

@@ -389,7 +389,7 @@ unsafe fn become_read_only(words: *const Word, environment: *const Word) {
 }
 
 /// Maps every segment of this program anew, from the file behind [`HELD`], before anything is written to one, and makes that
-/// its executable (`PR_SET_MM_MAP`, prctl(2)). The kernel does so only where no mapping of the old one is left, so whoever
+/// its executable (`PR_SET_MM_MAP`, prctl(2)). The kernel does so only where it sees no mapping of the old one, so whoever
 /// succeeds is as if executed from there. A third as long as an execution.
 ///
 /// # Safety
@@ -411,10 +411,15 @@ unsafe fn map_held(words: *const Word, environment: *const Word) -> bool {
         if file < 0 {
             return false;
         }
+        // Busy, as all is mapped from the old one: it is the one thing that is in the way. Where the kernel does not see
+        // that, as for a file of an overlayfs, it would not see what is left either; asked with the old one, it changes nothing.
+        let old = call(OPENAT, [AT_FDCWD, SELF.as_ptr() as usize, O_CLOEXEC, 0, 0]);
+        shape.executable = old as u32;
+        let asked = call(PRCTL, [PR_SET_MM, PR_SET_MM_MAP, &raw const shape as usize, size_of_val(&shape), 0]);
+        call(CLOSE, [old as usize, 0, 0, 0, 0]);
         shape.executable = file as u32;
-        let shape = [PR_SET_MM, PR_SET_MM_MAP, &raw const shape as usize, size_of_val(&shape), 0];
-        // Busy, as all is mapped from the old one: it is the one thing that is in the way.
-        let mapped = call(PRCTL, shape) == -EBUSY
+        let mapped = old >= 0
+            && asked == -EBUSY
             && segments(environment, |segment| {
                 let Segment { start, offset, in_file, in_memory, flags } = segment;
                 let before = start % PAGE;
@@ -436,7 +441,7 @@ unsafe fn map_held(words: *const Word, environment: *const Word) -> bool {
                 }
                 true
             })
-            && call(PRCTL, shape) == 0;
+            && call(PRCTL, [PR_SET_MM, PR_SET_MM_MAP, &raw const shape as usize, size_of_val(&shape), 0]) == 0;
         call(CLOSE, [file as usize, 0, 0, 0, 0]);
         mapped
     }

@@ -7,7 +7,8 @@
 //! end of the first thread by `pthread_exit` would need.
 //!
 //! Those are inside of the C library, so only the version whose start was read is started like this (`build.rs`); with
-//! any other, and where `GLIBC_TUNABLES` asks the C library for something, its own start is taken.
+//! any other, and where `GLIBC_TUNABLES` or one of the variables `MALLOC_…` asks the C library for something, its own start
+//! is taken.
 //!
 //! Source: glibc 2.36, `csu/libc-start.c` for a static program; `sysdeps/x86/cacheinfo.h` for the thresholds.
 
@@ -47,9 +48,9 @@ unsafe extern "C" {
     static __fini_array_end: [Finalizer; 0];
 }
 
-/// What the C library is told instead of what the environment may say: to keep what is freed of each size at hand, as many
-/// as there may be, and not seven. A command frees thousands of small things, and merging them is a tenth of its work.
-const TUNABLES: &[u8; 45] = b"GLIBC_TUNABLES=glibc.malloc.tcache_count=512\0";
+/// What the C library is told, where the environment says nothing: to keep 128 of what is freed of each size at hand, and not
+/// seven. A command frees thousands of small things, and merging them is a tenth of its work. With more, a batch would grow.
+const TUNABLES: &[u8; 45] = b"GLIBC_TUNABLES=glibc.malloc.tcache_count=128\0";
 
 type Initializer = unsafe extern "C" fn(c_int, *const Word, *const Word);
 type Finalizer = unsafe extern "C" fn();
@@ -87,7 +88,7 @@ pub unsafe fn start(stack: *const usize) {
         let environment = words.add(*stack + 1);
         let mut end = environment;
         while !(*end).is_null() {
-            if super::starts((*end).cast(), b"GLIBC_TUNABLES=") {
+            if super::starts((*end).cast(), b"GLIBC_TUNABLES=") || super::starts((*end).cast(), b"MALLOC_") {
                 return;
             }
             end = end.add(1);
