@@ -69,6 +69,51 @@ fn a_program_through_a_symlink_to_a_descriptor_is_not_one_of_the_host() {
     }
 }
 
+/// The same for a hook that is executed in a judged container before its program.
+#[test]
+fn a_hook_through_a_symlink_to_a_descriptor_is_not_one_of_the_host() {
+    rustbox_only!();
+    let t = Test::new();
+    let victim = t.path("victim");
+    fs::copy("/bin/busybox", &victim).unwrap();
+    let hooks = json!({"hooks": {"startContainer": [{"path": "/door/true"}]}});
+    let c = t.bundle(sh("true").patch(hooks));
+    fs::create_dir(c.rootfs().join("door")).unwrap();
+    let link = c.rootfs().join("door/true");
+    symlink("/bin/busybox", &link).unwrap();
+    t.runtime(&["run", "--judge", "-b", c.bundle.to_str().unwrap()]).ok();
+    for (process, n) in ["self", "1"].iter().flat_map(|process| (3..40).map(move |n| (process, n))) {
+        fs::remove_file(&link).unwrap();
+        symlink(format!("/proc/{process}/fd/{n}/../../../../../../../..{}", victim.display()), &link).unwrap();
+        let out = t.runtime(&["run", "--judge", "-b", c.bundle.to_str().unwrap()]);
+        assert_ne!(out.code, 0, "by descriptor {n} of {process}");
+    }
+    // Nor does it find a directory in the processes that are there.
+    let look =
+        "for fd in /proc/[0-9]*/fd/*; do case $fd in /proc/$$/*) ;; *) [ -d $fd/ ] && exit 1;; esac; done; exit 0";
+    let hooks = json!({"hooks": {"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", look]}]}});
+    let c = t.bundle(sh("true").caps(POWERFUL).patch(hooks));
+    t.runtime(&["run", "--judge", "-b", c.bundle.to_str().unwrap()]).ok();
+    t.assert_nothing_left();
+}
+
+/// A judged program that may look into its init finds nothing of the host there, however late that is to close it.
+#[test]
+fn the_init_of_a_judged_program_holds_nothing_of_the_host() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(sh("for fd in /proc/1/fd/*; do [ -d $fd/ ] && readlink $fd; done; true").caps(POWERFUL));
+    for slow in ["close_range", "prctl"] {
+        let mut command = std::process::Command::new("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=none", "-e"]);
+        command.arg(format!("inject={slow}:delay_enter=100000")).arg(binary()).arg("--root").arg(&t.root);
+        command.args(["run", "--json", "--wall-time", "20", "--judge", "-b", c.bundle.to_str().unwrap()]);
+        let out = t.spawn(command, std::process::Stdio::null()).wait().ok().json();
+        assert_eq!((&out["status"], &out["stdout"]), (&json!("OK"), &json!("")), "{out:#}");
+    }
+    t.assert_nothing_left();
+}
+
 /// The same for a working directory that the runtime makes.
 #[test]
 fn a_directory_through_a_symlink_to_a_descriptor_is_not_made_on_the_host() {
@@ -273,7 +318,7 @@ fn nothing_that_init_is_mapped_from_can_be_opened_for_writing() {
         assert!(files.len() > 3, "{files:?}");
         for file in files {
             // Who opens it for writing hears that it is busy, until the last process has ended that executes it.
-            let flags = nix::sys::statvfs::fstatvfs(&fs::File::open(&file).unwrap()).unwrap().flags();
+            let flags = nix::sys::statvfs::fstatvfs(fs::File::open(&file).unwrap()).unwrap().flags();
             assert!(flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY), "{}: {flags:?}", file.display());
         }
         c.delete_force().ok();

@@ -464,3 +464,27 @@ fn exec_into_a_container_that_is_being_made_is_refused() {
     run.wait().ok();
     t.assert_nothing_left();
 }
+
+/// There init is in its root by chroot(2) alone, and no namespace leads there.
+#[test]
+fn exec_into_a_container_without_a_mount_namespace_is_in_its_root() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(
+        sh("sleep 60")
+            .set("/linux/namespaces", json!([{"type": "ipc"}, {"type": "uts"}]))
+            .set("/linux/maskedPaths", json!([]))
+            .set("/linux/readonlyPaths", json!([]))
+            .set("/mounts", json!([]))
+            .writable(),
+    );
+    c.file("marker", "inside");
+    c.up();
+    for user in ["0", "1000"] {
+        let out = c.exec_with(&["--user", user], &["/bin/busybox", "cat", "/marker"]).ok();
+        assert_eq!(out.stdout, "inside");
+        c.exec_with(&["--user", user], &["/bin/busybox", "ls", "/usr/bin/env"]).fails();
+    }
+    c.delete_force().ok();
+    t.assert_nothing_left();
+}

@@ -62,7 +62,6 @@ fn child() {
         let mut load = load_filter;
         let mut plan = ProcessPlan::new(&process, None, &setting)?;
         plan.outside(None, None)?;
-        plan.make_cwd()?;
         plan.apply(None, if filtered { Some(&mut load) } else { None })?;
         plan.resolve()?;
         Err(plan.exec(if filtered { Some(&mut load) } else { None }))
@@ -256,14 +255,6 @@ fn an_absolute_program_needs_no_path_and_a_lone_name_has_the_default_one() {
         let ran = run(json!({"args": [program, "found"], "env": []}), |_| {});
         assert!(ran.out.ends_with("found\n"), "{}{}", ran.out, ran.err);
     }
-}
-
-#[test]
-fn a_missing_cwd_is_made() {
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let cwd = directory.path().join("a/b");
-    let ran = run(json!({"args": ["pwd"], "cwd": cwd}), |_| {});
-    assert!(ran.out.ends_with(&format!("{}\n", cwd.display())), "{}{}", ran.out, ran.err);
 }
 
 #[test]

@@ -19,7 +19,8 @@ use crate::seccomp::notify::{Handover, container_process_state};
 use crate::seccomp::{self, Filter};
 use crate::spec::{Host, validate_process};
 use crate::sys::clone::{Child, CloneArgs, clone3};
-use crate::sys::{entry, pidfd, process, wait};
+use crate::sys::mount_at::fchdir;
+use crate::sys::{entry, path, pidfd, process, wait};
 
 /// What `exec` is asked for, beyond the process.
 #[derive(Debug, Default)]
@@ -113,9 +114,10 @@ impl Joiner<'_> {
         let (channel, line) = Channel::pair()?;
         self.plan.set_initial_affinity()?;
         let user_namespace = self.namespaces.has(libc::CLONE_NEWUSER);
+        let root = self.root(init)?;
         let cgroup = entry.into.as_ref().map(AsFd::as_fd);
         let stage = clone3(CloneArgs { namespaces: 0, cgroup, sibling: false }, || {
-            let Err(error) = self.stage(&init.pidfd, &entry, &line, options);
+            let Err(error) = self.stage(&init.pidfd, &entry, root.as_ref(), &line, options);
             let _ = line.send(&failure(&error));
             wait::exit_now(1)
         })
@@ -128,6 +130,21 @@ impl Joiner<'_> {
             let _ = pidfd::wait(child.pidfd.as_fd(), true);
         }
         started.map(|()| child)
+    }
+
+    /// The root of a container without a new mount namespace, where its init is by chroot(2): whoever joins it has to enter it.
+    fn root(&self, init: &Live) -> Result<Option<OwnedFd>> {
+        if self.namespaces.new & libc::CLONE_NEWNS != 0 {
+            return Ok(None);
+        }
+        let name = path::c_path(format!("{}/root", init.process.pid)).at("name", &self.record.id)?;
+        let root = path::openat(self.procfs.as_fd(), &name, libc::O_PATH | libc::O_DIRECTORY, 0);
+        let root = root.at("open the root of", &self.record.id)?;
+        // As long as it lives the pid is its own.
+        if pidfd::wait_end(init.pidfd.as_fd(), 0).at("look at", &self.record.id)? {
+            return Err(Error::state(&self.record.id, "has ended"));
+        }
+        Ok(Some(root))
     }
 
     fn accompany(
@@ -181,6 +198,7 @@ impl Joiner<'_> {
         &mut self,
         init: &OwnedFd,
         entry: &cgroup::Entry,
+        root: Option<&OwnedFd>,
         line: &Channel,
         options: &Options,
     ) -> Result<std::convert::Infallible> {
@@ -196,6 +214,10 @@ impl Joiner<'_> {
         if self.namespaces.has(libc::CLONE_NEWUSER) {
             process::setresgid(0).at("become", "group 0 of the user namespace")?;
             process::setresuid(0).at("become", "user 0 of the user namespace")?;
+        }
+        if let Some(root) = root {
+            fchdir(root.as_fd()).at("enter the root of", &self.record.id)?;
+            nix::unistd::chroot(c".").at("chroot to the root of", &self.record.id)?;
         }
         let mut keep = vec![line.as_fd()];
         keep.extend(options.console_socket.as_ref().map(AsFd::as_fd));
@@ -221,18 +243,18 @@ impl Joiner<'_> {
         let handover = self.handover.take();
         let mut load = || Handover::load(handover.as_ref(), filter.as_ref(), || line.send(&Message::Filter));
         let filtered = filter.is_some();
+        if self.plan.needs_procfs() {
+            if let Err(error) = self.plan.label(&self.procfs) {
+                return error;
+            }
+            // It is the host's, and others in here may look into this process.
+            wait::close_copies(&[self.procfs.as_fd()]);
+        }
         let ready = match line.receive() {
             Ok(Some(Message::Commit)) => self.take_terminal(options),
             _ => Err(Error::Other("the creator has ended".to_owned())),
         };
-        let prepared = ready.and_then(|()| {
-            let procfs = self.plan.needs_procfs().then_some(&self.procfs);
-            self.plan.prepare(procfs)?;
-            // Before a path of the container is looked up, which could lead through it.
-            procfs.into_iter().for_each(|procfs| wait::close_copies(&[procfs.as_fd()]));
-            Ok(())
-        });
-        match prepared
+        match ready
             .and_then(|()| self.plan.apply(None, filtered.then_some(&mut load as _)))
             .and_then(|()| self.plan.resolve())
         {

@@ -41,7 +41,7 @@ use crate::init::procfs::Procfs;
 use crate::init::reaper::Payload;
 use crate::init::rootfs::Rootfs;
 use crate::sys::process as calls;
-use crate::sys::wait::close_copies;
+use crate::sys::wait::{self, close_copies};
 
 /// Everything init needs.
 #[expect(missing_debug_implementations, reason = "holds functions")]
@@ -121,8 +121,8 @@ pub trait Reaper {
     /// As `seccomp(2)`.
     fn filter_hook(&self) -> Result<()>;
 
-    /// Reaps until all is over, or tells why there is no payload. Returns init's exit status.
-    fn reap(&self, payload: Result<Payload>) -> i32;
+    /// Reaps until all is over. Returns init's exit status.
+    fn reap(&self, payload: Payload) -> i32;
 }
 
 impl Init<'_> {
@@ -143,7 +143,7 @@ impl Init<'_> {
 
     /// Everything up to the entered root file system; gives the cgroups that the payload enters, and the payload where it is
     /// made ahead.
-    fn set_up(&mut self) -> Result<(cgroup::Entry, Option<Payload>)> {
+    fn set_up(&mut self) -> Result<(cgroup::Entry, Option<Ahead>)> {
         self.birth.enter()?;
         let entered = self.birth.tasks.iter().map(AsFd::as_fd).chain([self.lock]);
         close_copies(&entered.collect::<Vec<_>>());
@@ -207,7 +207,10 @@ impl Init<'_> {
         let console = self.console()?;
         self.rootfs.finish(console.as_ref().map(|slave| slave.as_fd()))?;
         sysctl::write(self.procfs, self.sysctl)?;
-        Ok((payload, ahead.map(Ahead::go_on).transpose()?))
+        if let Some(ahead) = &ahead {
+            ahead.tell()?;
+        }
+        Ok((payload, ahead))
     }
 
     /// Has a child born into a joined pid namespace, which goes on in the caller's place.
@@ -221,7 +224,14 @@ impl Init<'_> {
         }
         pid_namespace::leave_host(join, &keep)?;
         // There is no reaper in here, and so no payload of its own.
-        spawn::introduce(0, &line, || self.go_on(&cgroup::Entry::default(), None))
+        spawn::introduce(0, &line, || {
+            if let Err(error) = self.process.label(self.procfs) {
+                return self.fail_creation(&error);
+            }
+            // It is the host's, and others in here may look into this process.
+            wait::close_copies(&[self.procfs.as_fd()]);
+            self.go_on(&cgroup::Entry::default(), None)
+        })
     }
 
     /// Takes on the program's identity, tells the creator, and attaches a filter that notifies.

@@ -51,6 +51,13 @@ pub struct Payload {
     signals: SignalFd,
 }
 
+impl Payload {
+    /// Readable when a child has ended.
+    pub(super) fn signals(&self) -> BorrowedFd<'_> {
+        self.signals.as_fd()
+    }
+}
+
 /// How deep and how far the look for files at the size limit goes.
 const DEPTH: u32 = 6;
 const ENTRIES: u32 = 4096;
@@ -85,8 +92,8 @@ impl super::Reaper for Reaper<'_> {
     }
 
     /// Reaps and ends the process: descriptors have been closed under their owners, which must not be dropped.
-    fn reap(&self, payload: Result<Payload>) -> i32 {
-        let status = match payload.and_then(|payload| self.supervise(payload)) {
+    fn reap(&self, payload: Payload) -> i32 {
+        let status = match self.supervise(payload) {
             Ok(()) => 0,
             Err(error) => {
                 let report = Report::ExecFailed(error.errno().map_or(0, |errno| errno as i32), error.to_string());
@@ -101,7 +108,6 @@ impl super::Reaper for Reaper<'_> {
 impl Reaper<'_> {
     fn supervise(&self, payload: Payload) -> Result<()> {
         let Payload { pid, signals } = payload;
-        process::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).at("make", "init undumpable")?;
         // Above all the supervisor's own end of the line, which init must see closing.
         wait::close_all_but(&[self.line.as_fd(), signals.as_fd()]).at("close", "descriptors")?;
         let mut ended = self.reap_until(pid, &signals)?;

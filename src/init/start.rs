@@ -1,12 +1,12 @@
 //! From the entered root file system to the program: the wait for `start`, the last hooks, the user, the exec.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use oci_spec::runtime::Hook;
 
+use super::ahead::Ahead;
 use super::channel::{Message, failure};
-use super::reaper::Payload;
-use super::{Init, creator_ended};
+use super::{Init, Reaper, creator_ended};
 use crate::cgroup;
 use crate::container::hooks::Kind;
 use crate::error::{At, Error, Result};
@@ -15,14 +15,12 @@ use crate::sys::{Errno, path, process, wait};
 impl Init<'_> {
     /// From the entered root file system on. `payload` are the cgroups that the payload enters, `ahead` is the payload where
     /// it has been made.
-    pub(super) fn go_on(&mut self, payload: &cgroup::Entry, ahead: Option<Payload>) -> i32 {
+    pub(super) fn go_on(&mut self, payload: &cgroup::Entry, ahead: Option<Ahead>) -> i32 {
+        if let Some(reaper) = self.reaper {
+            return self.go_on_beside(reaper, payload, ahead);
+        }
         if let Err(error) = self.get_ready() {
             return self.fail_creation(&error);
-        }
-        if let Some(reaper) = self.reaper.filter(|_| self.gate.is_none() && self.hooks_at_start().is_none()) {
-            // Where the payload's process has not been made ahead, it is made and becomes the user while `start` is waited for.
-            let made = ahead.map_or_else(|| reaper.make(payload, &mut || self.become_program()), Ok);
-            return reaper.reap(made);
         }
         match self.wait_for_start() {
             Ok(true) => {}
@@ -30,24 +28,39 @@ impl Init<'_> {
             Ok(false) => return 1,
             Err(error) => return self.fail(&error),
         }
-        if let Err(error) = self.start_hooks() {
-            return self.fail(&error);
-        }
-        match self.reaper {
-            Some(reaper) => reaper.reap(reaper.make(payload, &mut || match self.become_user() {
-                Ok(()) => self.execute(),
-                Err(error) => error,
-            })),
-            None => {
-                let error = self.execute();
-                self.fail(&error)
+        let error = self.start_hooks().err().unwrap_or_else(|| self.execute());
+        self.fail(&error)
+    }
+
+    /// The same for an init that is not the program, but beside it.
+    fn go_on_beside(&mut self, reaper: &dyn Reaper, payload: &cgroup::Entry, ahead: Option<Ahead>) -> i32 {
+        let hooks = self.hooks_at_start().is_some();
+        let made = ahead.map_or_else(|| self.make_late(reaper, payload, hooks), Ok);
+        // Before init is ready, so before anything is executed in here.
+        let ready = made.and_then(|ahead| self.retire(reaper, &ahead).and_then(|()| self.get_ready()).map(|()| ahead));
+        let ahead = match ready {
+            Ok(ahead) => ahead,
+            Err(error) => return self.fail_creation(&error),
+        };
+        if hooks {
+            match self.wait_for_start() {
+                Ok(true) => {}
+                Ok(false) => return 1,
+                Err(error) => return self.fail(&error),
             }
+        }
+        // Where there are no hooks the payload itself waits for `start`; one that was made early has been told before.
+        match self.start_hooks().and_then(|()| ahead.tell()) {
+            Ok(()) => reaper.reap(ahead.into_payload()),
+            Err(error) => self.fail(&error),
         }
     }
 
-    /// In the payload's process: becomes the user, waits for `start`, and becomes the program; returns only where that fails.
-    pub(super) fn become_program(&mut self) -> Error {
-        match self.become_user().and_then(|()| self.wait_for_start()) {
+    /// In the payload's process: becomes the user, waits for `start` where init has not, and becomes the program; returns only
+    /// where that fails.
+    pub(super) fn become_program(&mut self, started: bool) -> Error {
+        let start = |init: &mut Self| if started { Ok(true) } else { init.wait_for_start() };
+        match self.become_user().and_then(|()| start(self)) {
             Ok(true) => self.execute(),
             Ok(false) => creator_ended(),
             Err(error) => error,
@@ -97,7 +110,7 @@ impl Init<'_> {
     /// Takes on the program's identity and limits, and finds the program, if there is one, as that user.
     pub(super) fn become_user(&mut self) -> Result<()> {
         self.process.prepare(Some(self.procfs))?;
-        self.leave_host()?;
+        self.leave_host(&[])?;
         let channel = &self.channel;
         match self.seccomp {
             Some(load) => self.process.apply(None, Some(&mut || load(channel)))?,
@@ -108,8 +121,9 @@ impl Init<'_> {
 
     /// Closes every descriptor but those that are no way to anywhere: from here on paths of the container are looked up, and
     /// one that leads through `/proc/self/fd`, by a link in the image, must not come to the host (the class of CVE-2024-21626).
-    fn leave_host(&self) -> Result<()> {
+    pub(super) fn leave_host(&self, also: &[BorrowedFd<'_>]) -> Result<()> {
         let mut keep = vec![self.channel.as_fd()];
+        keep.extend(also);
         keep.extend(self.gate.iter().flat_map(|gate| [gate.open.as_fd(), gate.answer.as_fd()]));
         keep.extend(self.reaper.map(|reaper| reaper.line()));
         keep.extend(process::handed_down(3 + self.process.preserve_fds()));

@@ -89,9 +89,10 @@ impl ProcessPlan {
             return Ok(());
         }
         self.set_scheduling()?;
-        if self.needs_procfs() {
-            let procfs = procfs.ok_or_else(|| Error::Refused("security labels need procfs".into()))?;
-            labels::write(procfs, self.apparmor.as_deref(), self.selinux.as_deref())?;
+        match procfs {
+            Some(procfs) => self.label(procfs)?,
+            None if self.needs_procfs() => return Err(Error::Refused("security labels need procfs".into())),
+            None => {}
         }
         process::umask(self.umask);
         if self.no_new_privileges {
@@ -103,6 +104,18 @@ impl ProcessPlan {
         // Not a descriptor of the host's may reach the program (CVE-2024-21626), whoever opened it and however. The
         // runtime's own, such as the gate, stay usable until the exec.
         descriptors::close_on_exec_from(3 + self.preserve_fds).at("close on exec", "descriptors")
+    }
+
+    /// Tells the security modules of the coming exec, once.
+    ///
+    /// # Errors
+    /// As [`labels::write`].
+    pub fn label(&mut self, procfs: &Procfs) -> Result<()> {
+        if self.needs_procfs() {
+            labels::write(procfs, self.apparmor.as_deref(), self.selinux.as_deref())?;
+            self.labelled = true;
+        }
+        Ok(())
     }
 
     /// Drops from the bounding set what is not to stay; once. The caller keeps what it has until it executes something, so

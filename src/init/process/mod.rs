@@ -126,6 +126,7 @@ pub struct ProcessPlan {
     pub warnings: Vec<String>,
     bounding_dropped: bool,
     prepared: bool,
+    labelled: bool,
     signals_default: bool,
     any_user_namespace: bool,
     preserve_fds: u32,
@@ -199,6 +200,7 @@ impl ProcessPlan {
             warnings,
             bounding_dropped: false,
             prepared: false,
+            labelled: false,
             signals_default: false,
             any_user_namespace: setting.user_namespace || setting.below_user_namespace,
             preserve_fds: setting.preserve_fds,
@@ -222,7 +224,7 @@ impl ProcessPlan {
 
     /// Whether [`ProcessPlan::apply`] must be given a procfs.
     pub fn needs_procfs(&self) -> bool {
-        self.apparmor.is_some() || self.selinux.is_some()
+        (self.apparmor.is_some() || self.selinux.is_some()) && !self.labelled
     }
 
     /// Whether the filter is loaded by [`ProcessPlan::apply`], while there is still CAP_SYS_ADMIN, and not just
