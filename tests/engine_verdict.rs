@@ -348,7 +348,7 @@ fn a_monitor_that_hangs_is_ended_with_its_container() {
     let c = test.bundle(limited("sleep 60", &[("wall-time", "50")]));
     c.create().ok();
     let mut strace = std::process::Command::new("strace");
-    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=none", "-e", "inject=renameat:signal=STOP:when=2"]);
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=renameat:signal=STOP:when=2"]);
     strace.arg(binary()).arg("--root").arg(&test.root).args(["start", &c.id]);
     let strace = test.spawn(strace, std::process::Stdio::null());
     until("the start", || c.status() == "running");
