@@ -207,9 +207,6 @@ impl Init<'_> {
         let console = self.console()?;
         self.rootfs.finish(console.as_ref().map(|slave| slave.as_fd()))?;
         sysctl::write(self.procfs, self.sysctl)?;
-        if let Some(ahead) = &ahead {
-            ahead.tell()?;
-        }
         Ok((payload, ahead))
     }
 

@@ -75,8 +75,7 @@ impl super::Reaper for Reaper<'_> {
                 Ok(()) => program(),
                 Err(error) => error,
             };
-            let report = Report::ExecFailed(error.errno().map_or(0, |errno| errno as i32), error.to_string());
-            let _ = self.line.send(&report, None);
+            self.tell_failure(&error);
             127
         })
         .at("clone", "the payload")?;
@@ -96,8 +95,7 @@ impl super::Reaper for Reaper<'_> {
         let status = match self.supervise(payload) {
             Ok(()) => 0,
             Err(error) => {
-                let report = Report::ExecFailed(error.errno().map_or(0, |errno| errno as i32), error.to_string());
-                let _ = self.line.send(&report, None);
+                self.tell_failure(&error);
                 1
             }
         };
@@ -106,6 +104,12 @@ impl super::Reaper for Reaper<'_> {
 }
 
 impl Reaper<'_> {
+    /// Where nobody hears it, the supervisor is gone.
+    fn tell_failure(&self, error: &Error) {
+        let report = Report::ExecFailed(error.errno().map_or(0, |errno| errno as i32), error.to_string());
+        let _ = self.line.send(&report, None);
+    }
+
     fn supervise(&self, payload: Payload) -> Result<()> {
         let Payload { pid, signals } = payload;
         // Above all the supervisor's own end of the line, which init must see closing.

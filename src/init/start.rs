@@ -36,8 +36,15 @@ impl Init<'_> {
     fn go_on_beside(&mut self, reaper: &dyn Reaper, payload: &cgroup::Entry, ahead: Option<Ahead>) -> i32 {
         let hooks = self.hooks_at_start().is_some();
         let made = ahead.map_or_else(|| self.make_late(reaper, payload, hooks), Ok);
-        // Before init is ready, so before anything is executed in here.
-        let ready = made.and_then(|ahead| self.retire(reaper, &ahead).and_then(|()| self.get_ready()).map(|()| ahead));
+        let ready = made.and_then(|ahead| {
+            // Where there are no hooks the payload itself waits for `start`.
+            if !hooks {
+                ahead.tell()?;
+            }
+            // Before init is ready, so before anything is executed in here.
+            self.retire(reaper, &ahead)?;
+            self.get_ready().map(|()| ahead)
+        });
         let ahead = match ready {
             Ok(ahead) => ahead,
             Err(error) => return self.fail_creation(&error),
@@ -48,12 +55,11 @@ impl Init<'_> {
                 Ok(false) => return 1,
                 Err(error) => return self.fail(&error),
             }
+            if let Err(error) = self.start_hooks().and_then(|()| ahead.tell()) {
+                return self.fail(&error);
+            }
         }
-        // Where there are no hooks the payload itself waits for `start`; one that was made early has been told before.
-        match self.start_hooks().and_then(|()| ahead.tell()) {
-            Ok(()) => reaper.reap(ahead.into_payload()),
-            Err(error) => self.fail(&error),
-        }
+        reaper.reap(ahead.into_payload())
     }
 
     /// In the payload's process: becomes the user, waits for `start` where init has not, and becomes the program; returns only
