@@ -37,7 +37,7 @@ deps: ## install what a build and a judged run need, if missing
 
 .PHONY: deps-test
 deps-test: deps deps-packaging ## install what the tests need, if missing
-	@integration/ci/need /var/lib/dpkg/info/busybox-static.list:busybox-static crun:crun runc:runc strace:strace criu:criu \
+	@integration/ci/need /var/lib/dpkg/info/busybox-static.list:busybox-static crun:crun runc:runc strace:strace criu:criu iptables:iptables \
 		newuidmap:uidmap ip:iproute2 mkfs.ext4:e2fsprogs jq:jq qemu-system-x86_64:qemu-system-x86 \
 		go:golang-go javac:default-jdk-headless node:nodejs tsc:node-typescript \
 		$(PYTHON_MODULES)/pytest:python3-pytest $(PYTHON_MODULES)/jsonschema:python3-jsonschema
