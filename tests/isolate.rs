@@ -171,7 +171,10 @@ fn limits_are_those_of_the_options() {
     place.run(&["--processes=2"], &["/bin/sh", "-c", "/bin/true; exit 0"]).0.ok();
     let (out, meta) = place.run(&["--cg", "--cg-mem=20000", "-p"], &["/bin/sh", "-c", "head -c 60m /dev/zero | tail"]);
     out.code(1);
-    assert_eq!((meta["cg-oom-killed"].as_str(), meta["exitcode"].as_str()), ("1", "137"), "{meta:?}");
+    assert_eq!(meta["cg-oom-killed"], "1", "{meta:?}");
+    // The shell says so of `tail`, but where the kernel kills the shell too before that has given its memory back.
+    let ended = (meta.get("exitcode").map(String::as_str), meta.get("exitsig").map(String::as_str));
+    assert!(matches!(ended, (Some("137"), None) | (None, Some("9"))), "{meta:?}");
     assert!(meta["cg-mem"].parse::<u64>().unwrap() <= 20_000);
     place.cleanup();
 }
