@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use rustbox::container::state::Root;
+use rustbox::container::root::Root;
 use rustbox::judge::evidence::Evidence;
 use rustbox::judge::limits::{LimitSource, Limits, parse_size, parse_time};
 use rustbox::judge::replay::replay;
@@ -196,9 +196,18 @@ proptest! {
 
     #[test]
     fn judge_limits_are_laid_over_any_document(changes in changes()) {
-        if let Ok(spec) = serde_json::from_value::<oci_spec::runtime::Spec>(changed(rich(), &changes)) {
-            let mut config = serde_json::to_value(&spec).unwrap();
-            restrict(&mut config, &Limits::default(), Resources { memory: true, swap: true, pids: true });
+        if let Ok(mut spec) = serde_json::from_value::<oci_spec::runtime::Spec>(changed(rich(), &changes)) {
+            let limits = Limits::default();
+            let restricted = restrict(&mut spec, &limits, Resources { memory: true, swap: true, pids: true });
+            prop_assert_eq!(restricted.is_ok(), spec.process().is_some());
+            if restricted.is_err() {
+                return Ok(());
+            }
+            let config = serde_json::to_value(&spec).unwrap();
+            for key in ["limit", "swap"] {
+                prop_assert_eq!(&config["linux"]["resources"]["memory"][key], limits.memory_bytes);
+            }
+            prop_assert_eq!(&config["linux"]["resources"]["pids"]["limit"], limits.processes);
             prop_assert_eq!(&config["process"]["noNewPrivileges"], true);
             let core = config["process"]["rlimits"].as_array().unwrap().iter().filter(|limit| limit["type"] == "RLIMIT_CORE");
             prop_assert_eq!(core.map(|limit| limit["hard"].clone()).collect::<Vec<_>>(), [json!(1)]);

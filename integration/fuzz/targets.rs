@@ -17,7 +17,8 @@ use rustbox::cli::batch_job::Reader;
 use rustbox::cli::isolate;
 use rustbox::container::identity::{self, ProcessId};
 use rustbox::container::namespaces::Namespaces;
-use rustbox::container::state::{Root, status};
+use rustbox::container::root::Root;
+use rustbox::container::state::status;
 use rustbox::init::process::{ProcessPlan, Setting};
 use rustbox::init::{intel_rdt, sysctl, time_offsets};
 use rustbox::judge::batch::journal::Journal;
@@ -84,9 +85,10 @@ fn config(data: &[u8]) {
             decided(profile);
         }
     }
-    let mut document = serde_json::to_value(&spec).expect("what was read can be written");
-    restrict(&mut document, &Limits::default(), Resources { memory: true, swap: true, pids: true });
-    assert_eq!(document["process"]["noNewPrivileges"], true);
+    let mut judged = spec.clone();
+    let restricted = restrict(&mut judged, &Limits::default(), Resources { memory: true, swap: true, pids: true });
+    assert_eq!(restricted.is_ok(), spec.process().is_some());
+    assert!(judged.process().as_ref().is_none_or(|process| process.no_new_privileges() == Some(true)));
 }
 
 /// No cgroup lies outside of its hierarchy, or is the whole of it.

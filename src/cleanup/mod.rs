@@ -16,8 +16,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cgroup::Cgroup;
+use crate::container::root::Root;
 use crate::container::running_hook;
-use crate::container::state::{Directory, Record, Root};
+use crate::container::state::{Directory, Record};
 use crate::error::{Error, Result};
 use crate::sys::{Errno, pidfd};
 use crate::worker::metrics;

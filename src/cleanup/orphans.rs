@@ -12,8 +12,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::container::identity::{self, ProcessId};
-use crate::container::record::{read_mount_namespace, read_record};
-use crate::container::state::{Directory, Record, Root};
+use crate::container::record::{read_init, read_record};
+use crate::container::root::Root;
+use crate::container::state::{Directory, Record};
 use crate::error::{At, Error, Result};
 use crate::sys::{Errno, namespace, path, pidfd};
 
@@ -58,7 +59,8 @@ pub fn find(root: &Root, directory: std::os::fd::BorrowedFd<'_>, record: &Record
     if record.own_pid_namespace || record.boot_id != identity::boot_id()? {
         return Ok(Vec::new());
     }
-    let Some(wanted) = read_mount_namespace(directory, &record.id)? else { return Ok(Vec::new()) };
+    let init = read_init(directory, &record.id)?;
+    let Some(wanted) = init.and_then(|init| init.mount_namespace) else { return Ok(Vec::new()) };
     let mut pids = inside(wanted)?;
     if pids.is_empty() {
         return Ok(Vec::new());

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::Command;
 use crate::cli::log::Log;
-use crate::container::state::Root;
+use crate::container::root::Root;
 use crate::error::Result;
 use crate::judge::monitor;
 use crate::sys::process;

@@ -18,10 +18,12 @@ use crate::container::net_devices;
 use crate::container::options::Options;
 use crate::container::pending::{Pending, known, undo};
 use crate::container::plan::{Plan, has_creator_hooks};
+use crate::container::record::InitRecord;
 use crate::container::report::Report;
+use crate::container::root::Root;
 use crate::container::running_hook;
 use crate::container::spawn::{Birth, Conversation, introduced, look_at, spawn};
-use crate::container::state::{Directory, Root, Status};
+use crate::container::state::{Directory, Status};
 use crate::error::{Error, Result};
 use crate::init::channel::{Channel, Message};
 use crate::init::{Gate, Init, Loader};
@@ -124,7 +126,8 @@ impl Plan<'_> {
                     return Ok(identity);
                 }
                 let init = known(identity, child.pid)?;
-                directory.record_starting(&init_file, init)?;
+                let starting = InitRecord { process: init, mount_namespace: None, starting: true };
+                directory.record_init(&init_file, starting)?;
                 Conversation { channel: &channel, child: &child.pidfd }.tell(&Message::Start, &[])?;
                 Ok(Some(init))
             });

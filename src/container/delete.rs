@@ -6,8 +6,9 @@ use crate::cleanup::{self, Proof};
 use crate::container::hooks::Kind;
 use crate::container::identity;
 use crate::container::report::Report;
+use crate::container::root::Root;
 use crate::container::running_hook;
-use crate::container::state::{Directory, Record, Root, Status, read_init, status};
+use crate::container::state::{Directory, Record, Status, read_init, status};
 use crate::error::{Error, Result};
 use crate::judge::monitor;
 
@@ -57,8 +58,8 @@ pub fn delete_locked(root: &Root, directory: Directory, mut record: Record) -> R
     {
         // A dead init still vouches for its pid namespace, where it was one.
         let dead = |fd: &OwnedFd| crate::sys::pidfd::wait_end(fd.as_fd(), 0).unwrap_or(false);
-        pidfd = match identity::open(init)? {
-            None => crate::sys::pidfd::open(init.pid).ok().filter(dead),
+        pidfd = match identity::open(init.process)? {
+            None => crate::sys::pidfd::open(init.process.pid).ok().filter(dead),
             creating => creating,
         };
     }

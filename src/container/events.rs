@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::cgroup::OomWatch;
 use crate::cgroup::stats::{NetworkInterface, Stats, network_interfaces};
-use crate::container::state::{Live, Record, Root, Status, read_spec, status};
+use crate::container::root::Root;
+use crate::container::state::{Live, Record, Status, read_spec, status};
 use crate::error::{At, Error, Result};
 use crate::init::intel_rdt;
 use crate::sys::pidfd;

@@ -2,7 +2,8 @@
 
 use std::os::fd::AsFd;
 
-use crate::container::state::{Root, Status, status};
+use crate::container::root::Root;
+use crate::container::state::{Status, status};
 use crate::error::{At, Error, Result};
 use crate::judge::monitor;
 use crate::sys::{Errno, pidfd};

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use crate::container::report::Report;
-use crate::container::state::Root;
+use crate::container::root::Root;
 use crate::error::{Error, Result};
 
 /// The reports of all containers, sorted by id, and what could not be read.

@@ -22,6 +22,7 @@ mod pid_file;
 mod plan;
 pub mod record;
 pub mod report;
+pub mod root;
 pub mod run;
 pub mod running_hook;
 pub mod spawn;

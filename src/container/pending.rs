@@ -8,9 +8,11 @@ use crate::container::created::Created;
 use crate::container::delete::poststop;
 use crate::container::identity::{self, ProcessId};
 use crate::container::pid_file;
+use crate::container::record::InitRecord;
 use crate::container::report::Report;
+use crate::container::root::Root;
 use crate::container::spawn::Conversation;
-use crate::container::state::{Directory, Record, Root, Status};
+use crate::container::state::{Directory, Record, Status};
 use crate::error::{Error, Result};
 use crate::init::channel::{Channel, Message};
 use crate::seccomp;
@@ -120,7 +122,7 @@ impl Pending<'_> {
         }
         // Where no pid namespace ends them all, this says who belongs to the container.
         let mount_namespace = if self.alone { None } else { cleanup::orphans::mount_namespace(pid) };
-        self.directory.record_init(&self.init_file, init, mount_namespace)?;
+        self.directory.record_init(&self.init_file, InitRecord { process: init, mount_namespace, starting: false })?;
         if !self.record.ungated {
             conversation.tell(&Message::Commit, &[])?;
         }

@@ -96,21 +96,54 @@ pub fn read_spec(dir: BorrowedFd<'_>, id: &str) -> Result<Spec> {
         .map_err(|error| Error::state(id, format!("has a config.json that cannot be read: {error}")))
 }
 
+/// What is on record of a container's first process: `<pid> <start time> [<mount namespace> | starting]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InitRecord {
+    /// Its pid and start time.
+    pub process: ProcessId,
+    /// The number of the mount namespace that it was made in; none with a pid namespace of its own: then nobody has to be
+    /// looked for by it.
+    pub mount_namespace: Option<u64>,
+    /// It is unattended, and not known to have executed its program.
+    pub starting: bool,
+}
+
+const STARTING: &str = "starting";
+
+impl std::fmt::Display for InitRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.process.fmt(f)?;
+        match self.mount_namespace {
+            Some(number) => write!(f, " {number}"),
+            None if self.starting => write!(f, " {STARTING}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl InitRecord {
+    fn parse(text: &str) -> Option<InitRecord> {
+        let end = text.match_indices(' ').nth(1).map_or(text.len(), |(at, _)| at);
+        let (process, rest) = text.split_at(end);
+        let rest = rest.trim_start();
+        Some(InitRecord {
+            process: process.parse().ok()?,
+            mount_namespace: rest.parse().ok(),
+            starting: rest == STARTING,
+        })
+    }
+}
+
 /// The recorded first process, or `None` while the container is being created.
 ///
 /// # Errors
 /// As `read(2)`.
-pub fn read_init(dir: BorrowedFd<'_>, id: &str) -> Result<Option<ProcessId>> {
-    Ok(init_fields(dir, id)?.and_then(|text| text.splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ").parse().ok()))
-}
-
-/// The number of the mount namespace that the first process was made in; `None` where none is on record, which is so with
-/// a pid namespace of its own: then nobody has to be looked for by it.
-///
-/// # Errors
-/// As `read(2)`.
-pub fn read_mount_namespace(dir: BorrowedFd<'_>, id: &str) -> Result<Option<u64>> {
-    Ok(init_fields(dir, id)?.and_then(|text| text.splitn(3, ' ').nth(2)?.parse().ok()))
+pub fn read_init(dir: BorrowedFd<'_>, id: &str) -> Result<Option<InitRecord>> {
+    match path::read_at(dir, c"init", 128) {
+        Ok(bytes) => Ok(std::str::from_utf8(&bytes).ok().and_then(InitRecord::parse)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(Error::sys("read the init record of", id, errno)),
+    }
 }
 
 /// Whether no program of the container's has ever been executed: it has no first process on record, or one whose creator
@@ -119,21 +152,12 @@ pub fn read_mount_namespace(dir: BorrowedFd<'_>, id: &str) -> Result<Option<u64>
 /// # Errors
 /// As [`read_init`], and as [`identity::open`].
 pub fn never_started(dir: BorrowedFd<'_>, id: &str) -> Result<bool> {
-    let Some(init) = read_init(dir, id)? else { return Ok(true) };
-    let starting = init_fields(dir, id)?.is_some_and(|text| text.ends_with(STARTING));
-    Ok(starting && (identity::open(init)?.is_none() || !identity::has_executed(init)?))
-}
-
-/// Stands behind an unattended first process until it is known to have executed its program.
-pub(super) const STARTING: &str = "starting";
-
-/// `<pid> <start time> [<mount namespace> | starting]`.
-fn init_fields(dir: BorrowedFd<'_>, id: &str) -> Result<Option<String>> {
-    match path::read_at(dir, c"init", 128) {
-        Ok(bytes) => Ok(String::from_utf8(bytes).ok()),
-        Err(Errno::ENOENT) => Ok(None),
-        Err(errno) => Err(Error::sys("read the init record of", id, errno)),
-    }
+    Ok(match read_init(dir, id)? {
+        None => true,
+        Some(init) => {
+            init.starting && (identity::open(init.process)?.is_none() || !identity::has_executed(init.process)?)
+        }
+    })
 }
 
 /// The record of a container about to be made now by this process.

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{PosixRlimitType, Spec};
 use serde_json::{Value, json};
 
 use self::rules::{Kind, Rules};
@@ -19,7 +19,7 @@ use super::lease::{self, Lease};
 use super::limits::{LimitSource, Limits};
 use super::run::{Judge, Judged, Ready, Request, Subject, fresh_id};
 use super::sandbox;
-use crate::container::state::Root;
+use crate::container::root::Root;
 use crate::error::{At, Context, Error, Result};
 use crate::sys::{Errno, attributes, path};
 
@@ -256,7 +256,7 @@ fn configure(
     }
     let namespaces: Vec<Value> = namespaces.iter().map(|kind| json!({"type": kind})).collect();
     let mapping = json!([{"containerID": 0, "hostID": base, "size": lease::SIZE}]);
-    let mut config = json!({
+    let config = json!({
         "ociVersion": "1.2.0",
         "hostname": "box",
         "root": {"path": rootfs, "readonly": true},
@@ -271,23 +271,27 @@ fn configure(
         "mounts": mounts,
         "linux": {"namespaces": namespaces, "uidMappings": mapping, "gidMappings": mapping},
     });
+    let mut spec: Spec = serde_json::from_value(config).map_err(|error| Error::config("$", error.to_string()))?;
     let bounds = &program.bounds;
     let host = sandbox::Resources { memory: bounds.memory.is_some(), swap: true, pids: bounds.processes.is_some() };
-    sandbox::restrict(&mut config, limits, host);
-    let given = [
-        ("RLIMIT_CPU", bounds.time.is_some()),
-        ("RLIMIT_FSIZE", bounds.file_size.is_some()),
-        ("RLIMIT_NOFILE", bounds.open_files.is_some()),
-        ("RLIMIT_STACK", bounds.stack.is_some()),
-        ("RLIMIT_CORE", bounds.core == 0),
-    ];
-    if let Some(rlimits) = config["process"]["rlimits"].as_array_mut() {
-        rlimits.retain(|limit| given.iter().any(|(name, given)| *given && limit["type"] == *name));
-        let both = |name: &str, value: u64| json!({"type": name, "soft": value, "hard": value});
-        rlimits.extend(bounds.address_space.map(|bytes| both("RLIMIT_AS", bytes)));
-        rlimits.extend((bounds.core > 0).then(|| both("RLIMIT_CORE", bounds.core)));
+    sandbox::restrict(&mut spec, limits, host)?;
+    let given = |typ| match typ {
+        PosixRlimitType::RlimitCpu => bounds.time.is_some(),
+        PosixRlimitType::RlimitFsize => bounds.file_size.is_some(),
+        PosixRlimitType::RlimitNofile => bounds.open_files.is_some(),
+        PosixRlimitType::RlimitStack => bounds.stack.is_some(),
+        PosixRlimitType::RlimitCore => bounds.core == 0,
+        _ => false,
+    };
+    if let Some(process) = spec.process_mut() {
+        let mut rlimits = process.rlimits().clone().unwrap_or_default();
+        rlimits.retain(|limit| given(limit.typ()));
+        let both = |typ, value: u64| sandbox::rlimit(typ, value, value);
+        rlimits.extend(bounds.address_space.map(|bytes| both(PosixRlimitType::RlimitAs, bytes)).transpose()?);
+        rlimits.extend((bounds.core > 0).then(|| both(PosixRlimitType::RlimitCore, bounds.core)).transpose()?);
+        process.set_rlimits(Some(rlimits));
     }
-    serde_json::from_value(config).map_err(|error| Error::config("$", error.to_string()))
+    Ok(spec)
 }
 
 /// Opens the streams: files of the box, by a look-up that cannot leave it, or the caller's own.

@@ -17,7 +17,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::Spec;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::limits::LimitSource;
@@ -52,7 +54,7 @@ pub struct Base {
     pub jury: LimitSource,
     /// `base.json`.
     #[serde(skip)]
-    pub config: Value,
+    pub config: Spec,
 }
 
 /// `language.toml`.
@@ -163,7 +165,7 @@ pub struct Language {
 #[derive(Debug, Clone)]
 pub struct Step {
     /// The whole OCI configuration, limits and identities still missing.
-    pub config: Value,
+    pub config: Spec,
     /// The step's own limits.
     pub limits: LimitSource,
 }
@@ -204,14 +206,14 @@ impl Library {
         self.read(file)?.ok_or_else(|| Error::Other(format!("language bundle file `{file}` does not exist")))
     }
 
-    fn json(&self, file: &str) -> Result<Option<Value>> {
+    fn json<T: DeserializeOwned>(&self, file: &str) -> Result<Option<T>> {
         let Some(text) = self.read(file)? else { return Ok(None) };
         serde_json::from_str(&text)
             .map(Some)
             .map_err(|error| Error::config(format!("bundles/{file}"), error.to_string()))
     }
 
-    fn toml<T: serde::de::DeserializeOwned>(&self, file: &str) -> Result<T> {
+    fn toml<T: DeserializeOwned>(&self, file: &str) -> Result<T> {
         let text = self.require(file)?;
         toml::from_str(&text).map_err(|error| Error::config(format!("bundles/{file}"), error.message().to_owned()))
     }
@@ -279,9 +281,10 @@ impl Library {
         let manifest = self.manifest(name)?;
         let step = |file: &str, limits: &LimitSource| -> Result<Option<Step>> {
             let Some(patch) = self.json(&format!("{name}/{file}"))? else { return Ok(None) };
-            let mut config = base.config.clone();
+            let invalid = |error: serde_json::Error| Error::config(format!("bundles/{name}/{file}"), error.to_string());
+            let mut config = serde_json::to_value(&base.config).map_err(invalid)?;
             overlay(&mut config, patch);
-            Ok(Some(Step { config, limits: limits.clone() }))
+            Ok(Some(Step { config: serde_json::from_value(config).map_err(invalid)?, limits: limits.clone() }))
         };
         let defaults = LimitSource::default().resolve().context(|| "default limits".to_owned())?;
         let defaults = LimitSource {
@@ -358,8 +361,7 @@ mod tests {
             let language = library.language(&name, &base).unwrap();
             assert_eq!(language.name, name);
             for step in language.compile.iter().chain([&language.run]) {
-                let spec: oci_spec::runtime::Spec = serde_json::from_value(step.config.clone()).unwrap();
-                let process = spec.process().as_ref().unwrap();
+                let process = step.config.process().as_ref().unwrap();
                 assert!(!process.args().as_ref().unwrap().is_empty());
                 assert_eq!(process.no_new_privileges(), Some(true));
                 step.limits.resolve().unwrap();
@@ -388,7 +390,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        write("base.json", r#"{"process":{"env":["A=1"],"cwd":"/"},"mounts":[]}"#);
+        write("base.json", r#"{"ociVersion":"1.2.0","process":{"env":["A=1"],"cwd":"/","user":{"uid":1,"gid":1}},"mounts":[]}"#);
         write("base.toml", "paths = []\ninodes = 10");
         write(
             "awk/language.toml",
@@ -398,8 +400,9 @@ mod tests {
         let library = Library { directory: Some(directory.path().to_owned()) };
         let base = library.base().unwrap();
         let awk = library.language("awk", &base).unwrap();
-        assert_eq!(awk.run.config["process"]["env"], serde_json::json!(["A=1", "B=2"]));
-        assert_eq!(awk.run.config["process"]["cwd"], "/");
+        let process = awk.run.config.process().as_ref().unwrap();
+        assert_eq!(process.env().as_ref().unwrap(), &["A=1", "B=2"]);
+        assert_eq!(process.cwd(), Path::new("/"));
         assert_eq!(awk.run.limits.resolve().unwrap().cpu_time_ms, 4000);
         write("awk/language.toml", "name='awk'\nnonsense=1");
         let error = library.language("awk", &base).unwrap_err().to_string();

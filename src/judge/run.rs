@@ -18,7 +18,6 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use oci_spec::runtime::Spec;
-use serde_json::Value;
 
 use super::cache::Cache;
 use super::capability::{self, Report, Wanted};
@@ -33,7 +32,7 @@ use super::toolchain::{self, Found};
 use super::verdict::{Verdict, classify};
 use crate::cgroup::Layout;
 use crate::container::namespaces::Namespaces;
-use crate::container::state::Root;
+use crate::container::root::Root;
 use crate::error::{At, Error, Result};
 use crate::seccomp::judge::JudgeFilter;
 use crate::worker::metrics;
@@ -282,7 +281,7 @@ impl<'a> Run<'a> {
     fn configure(
         &self,
         stage: &Stage,
-        template: &Value,
+        template: &Spec,
         limits: &Limits,
         args: Option<&[String]>,
         extra: &[Place],
@@ -307,12 +306,12 @@ impl<'a> Run<'a> {
         )
     }
 
-    fn restricted(&self, mut config: Value, limits: &Limits) -> Result<Spec> {
+    fn restricted(&self, mut spec: Spec, limits: &Limits) -> Result<Spec> {
         if let Some(cpus) = &self.cpus {
-            config["linux"]["resources"]["cpu"]["cpus"] = cpus.as_str().into();
+            sandbox::confine(&mut spec, cpus)?;
         }
-        sandbox::restrict(&mut config, limits, self.resources());
-        serde_json::from_value(config).map_err(|error| Error::config("$", error.to_string()))
+        sandbox::restrict(&mut spec, limits, self.resources())?;
+        Ok(spec)
     }
 
     fn resources(&self) -> sandbox::Resources {

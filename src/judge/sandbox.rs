@@ -4,8 +4,10 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::{PosixRlimitType, Spec};
-use serde_json::{Value, json};
+use oci_spec::runtime::{
+    Linux, LinuxIdMappingBuilder, LinuxNamespaceType, Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process,
+    Spec,
+};
 
 use super::limits::Limits;
 use super::stage::BoxMount;
@@ -144,114 +146,150 @@ pub struct Resources {
 /// Builds the configuration of a judge sandbox from a template.
 ///
 /// # Errors
-/// [`Error::Config`] where the template is no OCI configuration.
-pub fn configure(template: &Value, setting: &Setting<'_>) -> Result<Spec> {
-    let mut config = template.clone();
-    for mount in config["mounts"].as_array_mut().into_iter().flatten() {
-        let limited = ["/tmp", "/dev/shm", WORK].iter().any(|place| mount["destination"] == *place);
-        if mount["type"] == "tmpfs" && limited {
+/// [`Error::Config`] where the template has no `process`, or an id or limit is too large for its field.
+pub fn configure(template: &Spec, setting: &Setting<'_>) -> Result<Spec> {
+    let mut spec = template.clone();
+    let mounts = spec.mounts_mut().get_or_insert_default();
+    for mount in mounts.iter_mut() {
+        let limited = ["/tmp", "/dev/shm", WORK].iter().any(|place| mount.destination() == Path::new(place));
+        if mount.typ().as_deref() == Some("tmpfs") && limited {
             // One page more than the largest file, so that the file size limit is met before the disk is full.
             let size = setting.limits.file_size_bytes.saturating_add(4096).max(4096);
-            push(&mut mount["options"], json!(format!("size={size}")));
-            push(&mut mount["options"], json!(format!("nr_inodes={}", setting.inodes)));
+            let options = mount.options_mut().get_or_insert_default();
+            options.extend([format!("size={size}"), format!("nr_inodes={}", setting.inodes)]);
         }
     }
     for place in setting.places {
         if matches!(place.kind, Kind::Directory | Kind::File) {
-            push(&mut config["mounts"], bind(&place.outside, &place.inside, &["rbind", "rro", "rnosuid", "rnodev"]));
+            mounts.push(bind(&place.outside, &place.inside, &["rbind", "rro", "rnosuid", "rnodev"]));
         }
     }
-    config["root"]["path"] = json!(setting.rootfs);
     match setting.box_mount {
         BoxMount::None => {}
         BoxMount::Bind(directory) => {
-            push(&mut config["mounts"], bind(directory, Path::new(BOX), &["bind", "ro", "nosuid", "nodev"]))
+            mounts.push(bind(directory, Path::new(BOX), &["bind", "ro", "nosuid", "nodev"]));
         }
         BoxMount::CopyUp => {
             let options = ["tmpcopyup", "ro", "nosuid", "nodev", "mode=755"];
-            let mount = json!({"destination": BOX, "type": "tmpfs", "source": "tmpfs", "options": options});
-            push(&mut config["mounts"], mount);
+            mounts.push(mount("tmpfs", Path::new("tmpfs"), Path::new(BOX), &options));
         }
     }
-    fill_in(&mut config["process"], setting.limits);
-    extend(&mut config, setting.env, setting.shares, setting.args);
+    spec.root_mut().get_or_insert_default().set_path(setting.rootfs.to_owned());
+    fill_in(process(&mut spec)?, setting.limits);
+    extend(&mut spec, setting.env, setting.shares, setting.args)?;
     if let Some(cpus) = setting.cpus {
-        config["linux"]["resources"]["cpu"]["cpus"] = json!(cpus);
+        confine(&mut spec, cpus)?;
     }
     let (first, size) = setting.ids;
     if setting.user_namespace {
-        let mapping = json!([{"containerID": 0, "hostID": first, "size": size}]);
-        config["linux"]["uidMappings"] = mapping.clone();
-        config["linux"]["gidMappings"] = mapping;
+        let mapping = LinuxIdMappingBuilder::default().host_id(first).size(size).build();
+        let mapping = mapping.map_err(|error| Error::config("linux.uidMappings", error.to_string()))?;
+        linux(&mut spec)?.set_uid_mappings(Some(vec![mapping])).set_gid_mappings(Some(vec![mapping]));
     } else {
-        without_user_namespace(&mut config, first);
+        without_user_namespace(&mut spec, first)?;
     }
-    restrict(&mut config, setting.limits, setting.resources);
-    serde_json::from_value(config).map_err(|error| Error::config("bundles", error.to_string()))
+    restrict(&mut spec, setting.limits, setting.resources)?;
+    Ok(spec)
+}
+
+fn process(spec: &mut Spec) -> Result<&mut Process> {
+    spec.process_mut().as_mut().ok_or_else(|| Error::config("process", "is missing: nothing to judge"))
+}
+
+fn linux(spec: &mut Spec) -> Result<&mut Linux> {
+    let place = spec.linux_mut();
+    if place.is_none() {
+        // An empty object, which is not the library's default.
+        let empty = serde_json::from_str("{}").map_err(|error| Error::config("linux", error.to_string()))?;
+        *place = Some(empty);
+    }
+    place.as_mut().ok_or_else(|| Error::config("linux", "is missing"))
+}
+
+/// Only on these cores, as a cpuset writes them.
+///
+/// # Errors
+/// As [`configure`].
+pub fn confine(spec: &mut Spec, cpus: &str) -> Result<()> {
+    let resources = linux(spec)?.resources_mut().get_or_insert_default();
+    resources.cpu_mut().get_or_insert_default().set_cpus(Some(cpus.to_owned()));
+    Ok(())
 }
 
 /// Writes the limits into the bundle's own arguments and environment: some runtimes must be told what they may use.
-fn fill_in(process: &mut Value, limits: &Limits) {
-    for list in ["args", "env"] {
-        for text in process[list].as_array_mut().into_iter().flatten() {
-            let Some(template) = text.as_str().filter(|text| text.contains("${")) else { continue };
-            let filled = template
-                .replace("${memory}", &limits.memory_bytes.to_string())
-                .replace("${memory-mib}", &(limits.memory_bytes >> 20).to_string())
-                .replace("${stack}", &limits.stack_bytes.to_string());
-            *text = json!(filled);
+fn fill_in(process: &mut Process, limits: &Limits) {
+    let fill = |text: &String| {
+        if !text.contains("${") {
+            return text.clone();
         }
-    }
+        text.replace("${memory}", &limits.memory_bytes.to_string())
+            .replace("${memory-mib}", &(limits.memory_bytes >> 20).to_string())
+            .replace("${stack}", &limits.stack_bytes.to_string())
+    };
+    let args = process.args().as_ref().map(|args| args.iter().map(fill).collect());
+    let env = process.env().as_ref().map(|env| env.iter().map(fill).collect());
+    process.set_args(args).set_env(env);
 }
 
 /// Moves the payload's user into the range of host ids that the sandbox has leased: never an id of somebody else's.
-fn without_user_namespace(config: &mut Value, first: u32) {
-    if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
-        namespaces.retain(|namespace| namespace["type"] != "user");
+fn without_user_namespace(spec: &mut Spec, first: u32) -> Result<()> {
+    if let Some(namespaces) = linux(spec)?.namespaces_mut() {
+        namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::User);
     }
-    let user = &mut config["process"]["user"];
-    let [uid, gid] = ["uid", "gid"].map(|key| user[key].as_u64().unwrap_or(0) + u64::from(first));
-    user["uid"] = json!(uid);
-    user["gid"] = json!(gid);
-    for option in
-        config["mounts"].as_array_mut().into_iter().flatten().filter_map(|it| it["options"].as_array_mut()).flatten()
-    {
-        match option.as_str().and_then(|text| text.split_once('=')) {
-            Some(("uid", _)) => *option = json!(format!("uid={uid}")),
-            Some(("gid", _)) => *option = json!(format!("gid={gid}")),
+    let user = process(spec)?.user_mut();
+    let moved = |id: u32| {
+        id.checked_add(first).ok_or_else(|| Error::config("process.user", format!("{id} is outside of the leased ids")))
+    };
+    let (uid, gid) = (moved(user.uid())?, moved(user.gid())?);
+    user.set_uid(uid).set_gid(gid);
+    for option in spec.mounts_mut().iter_mut().flatten().filter_map(|mount| mount.options_mut().as_mut()).flatten() {
+        match option.split_once('=') {
+            Some(("uid", _)) => *option = format!("uid={uid}"),
+            Some(("gid", _)) => *option = format!("gid={gid}"),
             _ => {}
         }
     }
+    Ok(())
 }
 
 /// Adds what the caller gives: environment, host directories, the program.
-pub fn extend(config: &mut Value, env: &[String], shares: &[Share], args: Option<&[String]>) {
+///
+/// # Errors
+/// [`Error::Config`] where there is no `process`.
+pub fn extend(spec: &mut Spec, env: &[String], shares: &[Share], args: Option<&[String]>) -> Result<()> {
+    let process = process(spec)?;
     if let Some(args) = args {
-        config["process"]["args"] = json!(args);
+        process.set_args(Some(args.to_vec()));
     }
-    for variable in env {
-        push(&mut config["process"]["env"], json!(variable));
-    }
+    process.env_mut().get_or_insert_default().extend_from_slice(env);
     for share in shares {
         // Of the whole tree: a file system that is mounted below the directory would keep its own access.
         let access = if share.writable { "rw" } else { "rro" };
-        push(&mut config["mounts"], bind(&share.outside, &share.inside, &["rbind", access, "rnosuid", "rnodev"]));
+        let mount = bind(&share.outside, &share.inside, &["rbind", access, "rnosuid", "rnodev"]);
+        spec.mounts_mut().get_or_insert_default().push(mount);
     }
+    Ok(())
 }
 
 /// Lays the limits over any configuration, a user's own bundle too: cgroup resources and rlimits, no new privileges, no
 /// terminal.
-pub fn restrict(config: &mut Value, limits: &Limits, host: Resources) {
-    let resources = &mut config["linux"]["resources"];
+///
+/// # Errors
+/// As [`configure`].
+pub fn restrict(spec: &mut Spec, limits: &Limits, host: Resources) -> Result<()> {
+    let resources = linux(spec)?.resources_mut().get_or_insert_default();
     if host.memory {
-        resources["memory"]["limit"] = json!(limits.memory_bytes);
+        let bytes = whole("linux.resources.memory.limit", limits.memory_bytes)?;
+        let mut memory = resources.memory().unwrap_or_default();
+        memory.set_limit(Some(bytes));
         if host.swap {
             // Counts memory and swap together: equal, so that there is none.
-            resources["memory"]["swap"] = json!(limits.memory_bytes);
+            memory.set_swap(Some(bytes));
         }
+        resources.set_memory(Some(memory));
     }
     if host.pids {
-        resources["pids"]["limit"] = json!(limits.processes);
+        resources.pids_mut().get_or_insert_default().set_limit(whole("linux.resources.pids.limit", limits.processes)?);
     }
     let own = [
         // 0 would still start the host's handler where `core_pattern` is a pipe; 1 is the kernel's word for no core at all.
@@ -260,15 +298,27 @@ pub fn restrict(config: &mut Value, limits: &Limits, host: Resources) {
         (PosixRlimitType::RlimitNice, 0, 0),
         (PosixRlimitType::RlimitRtprio, 0, 0),
     ];
-    let fixed = limits.rlimits().into_iter().chain(own);
-    let fixed: Vec<Value> = fixed.map(|(typ, soft, hard)| json!({"type": typ, "soft": soft, "hard": hard})).collect();
-    let process = &mut config["process"];
-    let mut rlimits: Vec<Value> = process["rlimits"].as_array().cloned().unwrap_or_default();
-    rlimits.retain(|limit| fixed.iter().all(|own| limit["type"] != own["type"]));
-    rlimits.extend(fixed);
-    process["rlimits"] = Value::Array(rlimits);
-    process["noNewPrivileges"] = json!(true);
-    process["terminal"] = json!(false);
+    let process = process(spec)?;
+    let mut rlimits = process.rlimits().clone().unwrap_or_default();
+    for (typ, soft, hard) in limits.rlimits().into_iter().chain(own) {
+        rlimits.retain(|limit| limit.typ() != typ);
+        rlimits.push(rlimit(typ, soft, hard)?);
+    }
+    process.set_rlimits(Some(rlimits)).set_no_new_privileges(Some(true)).set_terminal(Some(false));
+    Ok(())
+}
+
+/// A resource limit of a process.
+///
+/// # Errors
+/// [`Error::Config`] where the library cannot build one.
+pub fn rlimit(typ: PosixRlimitType, soft: u64, hard: u64) -> Result<PosixRlimit> {
+    let rlimit = PosixRlimitBuilder::default().typ(typ).soft(soft).hard(hard).build();
+    rlimit.map_err(|error| Error::config("process.rlimits", error.to_string()))
+}
+
+fn whole(path: &str, number: u64) -> Result<i64> {
+    i64::try_from(number).map_err(|_| Error::config(path, format!("{number} is too large")))
 }
 
 /// The writable tmpfs of a configuration: where the payload can fill a disk.
@@ -281,22 +331,29 @@ pub fn writable_tmpfs(spec: &Spec) -> Vec<PathBuf> {
     writable.map(|mount| mount.destination().clone()).collect()
 }
 
-fn bind(from: &Path, to: &Path, options: &[&str]) -> Value {
-    json!({"destination": to, "type": "bind", "source": from, "options": options})
+fn bind(from: &Path, to: &Path, options: &[&str]) -> Mount {
+    mount("bind", from, to, options)
 }
 
-/// Appends to a list, which is made where there is none.
-fn push(list: &mut Value, value: Value) {
-    match list {
-        Value::Array(list) => list.push(value),
-        other => *other = json!([value]),
-    }
+fn mount(kind: &str, from: &Path, to: &Path, options: &[&str]) -> Mount {
+    let mut mount = Mount::default();
+    mount.set_typ(Some(kind.to_owned())).set_source(Some(from.to_owned())).set_destination(to.to_owned());
+    mount.set_options(Some(options.iter().map(|&option| option.to_owned()).collect()));
+    mount
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::judge::language::Library;
+
+    fn spec(process: serde_json::Value) -> Spec {
+        let mut config = json!({"ociVersion": "1.2.0", "process": {"cwd": "/", "user": {"uid": 0, "gid": 0}}});
+        config["process"].as_object_mut().unwrap().extend(process.as_object().unwrap().clone());
+        serde_json::from_value(config).unwrap()
+    }
 
     const ALL: Resources = Resources { memory: true, swap: true, pids: true };
 
@@ -351,13 +408,13 @@ mod tests {
     #[test]
     fn a_bundle_may_name_the_limits_and_a_program_may_not() {
         let limits = Limits { memory_bytes: 64 << 20, stack_bytes: 1 << 20, ..Limits::default() };
-        let template = json!({"process": {"args": ["x", "-m${memory},${memory-mib},${other}"], "env": ["S=${stack}"]}});
+        let mut spec = spec(json!({"args": ["x", "-m${memory},${memory-mib},${other}"], "env": ["S=${stack}"]}));
         let env = ["E=${stack}".to_owned()];
-        let mut config = template.clone();
-        fill_in(&mut config["process"], &limits);
-        extend(&mut config, &env, &[], None);
-        assert_eq!(config["process"]["args"][1], "-m67108864,64,${other}");
-        assert_eq!(config["process"]["env"], json!(["S=1048576", "E=${stack}"]));
+        fill_in(process(&mut spec).unwrap(), &limits);
+        extend(&mut spec, &env, &[], None).unwrap();
+        let process = process(&mut spec).unwrap();
+        assert_eq!(process.args().as_ref().unwrap()[1], "-m67108864,64,${other}");
+        assert_eq!(process.env().as_ref().unwrap(), &["S=1048576", "E=${stack}"]);
     }
 
     #[test]
@@ -375,14 +432,31 @@ mod tests {
 
     #[test]
     fn a_bundle_of_the_user_keeps_its_own_rlimits_but_not_ours() {
-        let mut config = json!({"process": {"noNewPrivileges": false, "rlimits": [
-            {"type": "RLIMIT_NPROC", "soft": 1, "hard": 1}, {"type": "RLIMIT_CORE", "soft": 9, "hard": 9}]}});
-        restrict(&mut config, &Limits::default(), ALL);
-        let rlimits = config["process"]["rlimits"].as_array().unwrap();
-        assert!(rlimits.iter().any(|limit| limit["type"] == "RLIMIT_NPROC"));
-        let core: Vec<_> = rlimits.iter().filter(|limit| limit["type"] == "RLIMIT_CORE").collect();
-        assert_eq!((core.len(), &core[0]["hard"]), (1, &json!(1)));
-        assert_eq!(config["process"]["noNewPrivileges"], true);
+        let mut spec = spec(json!({"noNewPrivileges": false, "terminal": true, "rlimits": [
+            {"type": "RLIMIT_NPROC", "soft": 1, "hard": 1}, {"type": "RLIMIT_CORE", "soft": 9, "hard": 9}]}));
+        restrict(&mut spec, &Limits::default(), ALL).unwrap();
+        let process = process(&mut spec).unwrap();
+        let of = |typ| process.rlimits().iter().flatten().copied().filter(move |limit| limit.typ() == typ);
+        assert_eq!(
+            of(PosixRlimitType::RlimitNproc).collect::<Vec<_>>(),
+            [rlimit(PosixRlimitType::RlimitNproc, 1, 1).unwrap()]
+        );
+        assert_eq!(
+            of(PosixRlimitType::RlimitCore).collect::<Vec<_>>(),
+            [rlimit(PosixRlimitType::RlimitCore, 1, 1).unwrap()]
+        );
+        assert_eq!((process.no_new_privileges(), process.terminal()), (Some(true), Some(false)));
+        assert!(spec.linux().as_ref().unwrap().namespaces().is_none(), "nothing that the bundle does not ask for");
+    }
+
+    #[test]
+    fn what_cannot_be_judged_is_refused() {
+        let mut nothing: Spec = serde_json::from_value(json!({"ociVersion": "1.2.0"})).unwrap();
+        let error = restrict(&mut nothing, &Limits::default(), ALL).unwrap_err().to_string();
+        assert!(error.contains("process"), "{error}");
+        let limits = Limits { memory_bytes: u64::MAX, ..Limits::default() };
+        let error = restrict(&mut spec(json!({})), &limits, ALL).unwrap_err().to_string();
+        assert!(error.contains("linux.resources.memory.limit"), "{error}");
     }
 
     #[test]

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::language::{Directory, Language};
 use super::sandbox::Place;
@@ -103,9 +102,9 @@ fn installation(packages: &[String]) -> String {
 /// The PATH of the language's first step with what the sandbox shows elsewhere put back to where the host has it.
 fn search_path(language: &Language, places: &[Place]) -> OsString {
     let config = language.compile.as_ref().map_or(&language.run.config, |step| &step.config);
-    let env = config.pointer("/process/env").and_then(Value::as_array);
+    let env = config.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
     // The last one counts, as in the sandbox.
-    let mut variables = env.into_iter().flatten().filter_map(Value::as_str).rev();
+    let mut variables = env.iter().rev();
     let path = variables.find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or("/usr/bin:/bin");
     let outside = |directory: &str| {
         let directory = Path::new(directory);

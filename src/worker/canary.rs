@@ -6,7 +6,7 @@ use std::time::Instant;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::container::state::Root;
+use crate::container::root::Root;
 use crate::error::{Error, Result};
 use crate::judge::language::Library;
 use crate::judge::limits::LimitSource;

@@ -8,7 +8,7 @@ use super::health::{Host, condemnations};
 use super::recover::Recovered;
 use super::standing::{Standing, Status};
 use super::survey::Survey;
-use crate::container::state::Root;
+use crate::container::root::Root;
 use crate::error::Result;
 use crate::worker::backends::Backends;
 

@@ -10,7 +10,8 @@ use super::{EXTERNAL_NAMESPACES, Images, require_root};
 use crate::cgroup::{self, Controller, Version};
 use crate::container::delete::{Deleted, release};
 use crate::container::namespaces::Namespaces;
-use crate::container::state::{Root, Status, read_spec, status};
+use crate::container::root::Root;
+use crate::container::state::{Status, read_spec, status};
 use crate::error::{At, Error, Result};
 use crate::sys::{descriptors, pidfd, process};
 

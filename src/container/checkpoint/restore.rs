@@ -15,9 +15,11 @@ use crate::container::hooks::Kind;
 use crate::container::identity;
 use crate::container::namespaces::Namespaces;
 use crate::container::pid_file;
+use crate::container::record::InitRecord;
 use crate::container::report::Report;
+use crate::container::root::Root;
 use crate::container::running_hook;
-use crate::container::state::{Directory, Record, Root, Status, new_record, streams};
+use crate::container::state::{Directory, Record, Status, new_record, streams};
 use crate::error::{At, Error, Result};
 use crate::init::rootfs::{CgroupView, Rootfs, RootfsContext};
 use crate::spec::{self, Bundle};
@@ -233,7 +235,8 @@ impl<'a> Plan<'a> {
                 let unopened = || Error::Other("criu restored a process before it was asked to".to_owned());
                 let alone = self.record.own_pid_namespace || self.namespaces.new & libc::CLONE_NEWNS == 0;
                 let mount_namespace = if alone { None } else { cleanup::orphans::mount_namespace(notice.pid) };
-                directory.record_init(self.init_file.as_ref().ok_or_else(unopened)?, init, mount_namespace)
+                let init = InitRecord { process: init, mount_namespace, starting: false };
+                directory.record_init(self.init_file.as_ref().ok_or_else(unopened)?, init)
             }
             _ => Ok(()),
         }

@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use libc::{MS_BIND, MS_RDONLY, MS_REC};
 
-use super::CgroupHierarchy;
 use super::bind;
+use super::cgroup_view::CgroupHierarchy;
 use super::mounts::mount_on;
 use super::plan::PlannedMount;
 use super::tree::{Kind, Tree, c_string};

@@ -12,7 +12,8 @@ use super::{FILE, KILLED, Standing, VERDICT, Word, log, write};
 use crate::cgroup::Controller;
 use crate::cleanup::Proof;
 use crate::container::identity::{self, ProcessId};
-use crate::container::state::{Record, Root, read_init};
+use crate::container::root::Root;
+use crate::container::state::{Record, read_init};
 use crate::error::{At, Error, Result};
 use crate::judge::evidence::{Cleanup, Evidence, Fault, FaultKind, Kill, KillCause, MemorySplit, WaitStatus};
 use crate::judge::limits::Limits;
@@ -89,7 +90,7 @@ impl<'a> Watch<'a> {
         let dir = root.open_directory(&record.id)?;
         let init = read_init(dir.as_fd(), &record.id)?;
         let gone = || Error::state(&record.id, "has no first process");
-        let init = init.ok_or_else(gone)?;
+        let init = init.ok_or_else(gone)?.process;
         let pidfd = identity::open(init)?.ok_or_else(gone)?;
         let meter = Meter::open(&record.cgroup)?;
         let before = meter.baseline();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use serde_json::{Value, json};
+use oci_spec::runtime::Spec;
 
 use super::subject::CompileStep;
 use crate::error::Result;
@@ -19,7 +19,7 @@ pub struct Prepared {
     /// The language's name, where it is of one.
     pub(super) language: Option<String>,
     /// The run step's configuration, and its limits.
-    pub(super) config: Value,
+    pub(super) config: Spec,
     pub(super) limits: LimitSource,
     /// What the sandbox shows besides what every sandbox does.
     pub(super) found: Option<Rc<Found>>,
@@ -81,7 +81,9 @@ impl Prepared {
     /// An executable file of the host's, in the sandbox under this name.
     pub fn program(base: &Base, name: &str, file: &Path) -> Prepared {
         let mut config = base.config.clone();
-        config["process"]["args"] = json!([format!("{BOX}/{name}")]);
+        if let Some(process) = config.process_mut() {
+            process.set_args(Some(vec![format!("{BOX}/{name}")]));
+        }
         let file = BoxFile { executable: true, ..BoxFile::new(name, Content::File(file.to_owned())) };
         Prepared {
             language: None,
@@ -97,8 +99,9 @@ impl Prepared {
     #[must_use]
     pub fn with(mut self, files: Vec<BoxFile>, args: Vec<String>) -> Prepared {
         self.files.extend(files);
-        if let Some(list) = self.config["process"]["args"].as_array_mut() {
-            list.extend(args.into_iter().map(Value::String));
+        if let Some(process) = self.config.process_mut() {
+            let given = process.args().iter().flatten().cloned();
+            process.set_args(Some(given.chain(args).collect()));
         }
         self
     }

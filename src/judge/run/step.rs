@@ -15,7 +15,7 @@ use crate::container::created::Created;
 use crate::container::delete::release;
 use crate::container::namespaces::{Namespaces, host_id};
 use crate::container::options::{JudgeOptions, Options};
-use crate::container::state::Root;
+use crate::container::root::Root;
 use crate::error::{At, Error, Result};
 use crate::init::channel::Channel;
 use crate::init::reaper::{self, Reaper};

@@ -193,12 +193,14 @@ impl<'a> Run<'a> {
     fn key(&self, language: &Language, found: &Found, text: &[u8]) -> Option<Key> {
         let step = language.compile.as_ref().filter(|_| self.cached && self.shares.is_empty())?;
         self.judge.cache.as_ref()?;
+        // Its maps sorted, which those of the configuration are not.
+        let config = serde_json::to_value(&step.config).ok()?;
         let key = KeyBuilder::default()
             .part(language.name.as_bytes())
             .part(language.source.as_bytes())
             .part(language.artefact.as_deref().unwrap_or_default().as_bytes())
             .part(text)
-            .part(step.config.to_string().as_bytes())
+            .part(config.to_string().as_bytes())
             .part(format!("{:?}", step.limits).as_bytes())
             .part(self.report.missing.join(" ").as_bytes());
         let key =
@@ -229,11 +231,11 @@ impl<'a> Run<'a> {
     fn bundle(&mut self, bundle: Bundle) -> Result<Next<'a>> {
         let annotations = bundle.spec.annotations().clone().unwrap_or_default();
         let limits = self.given.over(&LimitSource::from_annotations(&annotations)?).resolve()?;
-        let mut config = serde_json::to_value(&bundle.spec).map_err(|error| Error::config("$", error.to_string()))?;
-        sandbox::extend(&mut config, &self.env, &self.shares, None);
+        let mut spec = bundle.spec;
+        sandbox::extend(&mut spec, &self.env, &self.shares, None)?;
         let plan = StepPlan {
             id: None,
-            spec: self.restricted(config, &limits)?,
+            spec: self.restricted(spec, &limits)?,
             bundle: bundle.dir,
             limits: limits.clone(),
             stdin: self.stdin.take().unwrap_or(Input::Empty),
