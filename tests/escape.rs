@@ -230,6 +230,29 @@ fn a_process_of_the_container_cannot_read_an_execs_descriptors() {
     }
 }
 
+/// Whoever has CAP_SYS_PTRACE in the host's user namespace can make a process that it sees do anything that this one may do.
+#[test]
+fn an_exec_has_no_more_privilege_in_the_container_than_its_program() {
+    rustbox_only!();
+    const SPY: &str = "while read k v; do [ $k = CapPrm: ] && own=$v; done </proc/self/status; echo ready; while :; do \
+        for p in /proc/[0-9]*; do { while read k v; do if [ $k = CapPrm: ] && [ $v != $own ]; then echo leak $p $v; fi; \
+        done <$p/status; read -r e <$p/environ; case $e in *OF_THE_HOST*) echo leak $p $e;; esac; } 2>/dev/null; done; done";
+    let caps = &["CAP_CHOWN", "CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SYS_PTRACE"];
+    // As an engine writes them: with what the kernel is said not to have, and loaded before the capabilities are dropped.
+    let profile = json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38},
+        {"names": ["mount", "bpf"], "action": "SCMP_ACT_ERRNO"}]}}});
+    for (filtered, locked) in [(false, true), (false, false), (true, true), (true, false)] {
+        let t = Test::new();
+        let spec = sh(SPY).caps(caps).patch(if filtered { profile.clone() } else { json!({}) });
+        let c = spying(&t, spec.set("/process/noNewPrivileges", json!(locked)));
+        for _ in 0..40 {
+            t.shell("OF_THE_HOST=secret \"$@\"", &["exec", &c.id, "true"]).ok();
+        }
+        assert!(!c.output().contains("leak"), "filter {filtered}, no_new_privs {locked}: {}", c.output());
+    }
+}
+
 #[test]
 fn a_process_of_the_container_cannot_look_into_another_being_created_in_its_pid_namespace() {
     // The same for a container that joins the pid namespace: its first process is in sight while it is set up.

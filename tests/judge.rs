@@ -16,6 +16,8 @@ mod programs;
 mod replay;
 #[path = "judge/suite.rs"]
 mod suite;
+#[path = "judge/uncounted.rs"]
+mod uncounted;
 #[path = "judge/verdicts.rs"]
 mod verdicts;
 

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use rustbox::container::root::Root;
+use rustbox::judge::capability::Accounting;
 use rustbox::judge::evidence::Evidence;
 use rustbox::judge::limits::{LimitSource, Limits, parse_size, parse_time};
 use rustbox::judge::replay::replay;
@@ -198,7 +199,7 @@ proptest! {
     fn judge_limits_are_laid_over_any_document(changes in changes()) {
         if let Ok(mut spec) = serde_json::from_value::<oci_spec::runtime::Spec>(changed(rich(), &changes)) {
             let limits = Limits::default();
-            let restricted = restrict(&mut spec, &limits, Resources { memory: true, swap: true, pids: true });
+            let restricted = restrict(&mut spec, &limits, Resources { memory: Some(Accounting { swap: true, sockets: true }), pids: true });
             prop_assert_eq!(restricted.is_ok(), spec.process().is_some());
             if restricted.is_err() {
                 return Ok(());

@@ -22,6 +22,7 @@ use rustbox::container::state::status;
 use rustbox::init::process::{ProcessPlan, Setting};
 use rustbox::init::{intel_rdt, sysctl, time_offsets};
 use rustbox::judge::batch::journal::Journal;
+use rustbox::judge::capability::Accounting;
 use rustbox::judge::evidence::{Evidence, Ruling};
 use rustbox::judge::isolate::rules::Kind;
 use rustbox::judge::limits::{LimitSource, Limits, parse_size, parse_time};
@@ -86,7 +87,11 @@ fn config(data: &[u8]) {
         }
     }
     let mut judged = spec.clone();
-    let restricted = restrict(&mut judged, &Limits::default(), Resources { memory: true, swap: true, pids: true });
+    let restricted = restrict(
+        &mut judged,
+        &Limits::default(),
+        Resources { memory: Some(Accounting { swap: true, sockets: true }), pids: true },
+    );
     assert_eq!(restricted.is_ok(), spec.process().is_some());
     assert!(judged.process().as_ref().is_none_or(|process| process.no_new_privileges() == Some(true)));
 }

@@ -24,12 +24,14 @@ use crate::container::root::Root;
 use crate::container::running_hook;
 use crate::container::spawn::{Birth, Conversation, introduced, look_at, spawn};
 use crate::container::state::{Directory, Status};
-use crate::error::{Error, Result};
+use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message};
 use crate::init::{Gate, Init, Loader};
 use crate::seccomp::notify::Handover;
 use crate::spec::{self, Bundle};
-use crate::sys::{self, clone::Child};
+use crate::sys;
+use crate::sys::clone::Child;
+use crate::sys::process::EffectiveUser;
 
 /// Creates a container.
 ///
@@ -154,6 +156,7 @@ impl Plan<'_> {
         line: Channel,
         creator_hooks: bool,
     ) -> Result<Child> {
+        let owner = self.owner(spec);
         let Plan {
             options, record, namespaces, rootfs, process, sysctl, time_offsets, seccomp, procfs, handover, ..
         } = self;
@@ -181,7 +184,7 @@ impl Plan<'_> {
         let network = begun.and_then(|begun| BirthNetwork::prepare(begun, namespaces, spec, procfs, judged));
         let network_made = network.is_some();
         let stage_line = line.try_clone()?;
-        let place = Birth { cgroup: birth.into.as_ref().map(AsFd::as_fd), network };
+        let place = Birth { cgroup: birth.into.as_ref().map(AsFd::as_fd), owner, network };
         spawn(namespaces, stage_offsets, place, channel, stage_line, creators, || {
             Init {
                 record,
@@ -208,6 +211,14 @@ impl Plan<'_> {
             }
             .run()
         })
+    }
+
+    /// Who owns a judge's sandbox's new user namespace: its own root, so that what it uses up of what the kernel gives each
+    /// user it takes neither from another one nor from the host. Who is not root can be nobody else.
+    fn owner(&self, spec: &Spec) -> Option<libc::uid_t> {
+        let new = self.namespaces.new & libc::CLONE_NEWUSER != 0 && !self.namespaces.needs_stage();
+        let own = self.options.judge.is_some() && new && nix::unistd::geteuid().is_root();
+        if own { namespace_root(spec).map(|(uid, _)| uid) } else { None }
     }
 
     /// Records the cgroup again where somebody has made or removed a directory of it since: what is not the container's is
@@ -261,7 +272,12 @@ impl Plan<'_> {
         if self.namespaces.has(libc::CLONE_NEWUSER) {
             // Here are the privileges for them, and init has none in the first user namespace any more. Before it becomes
             // another user there, which makes its files the host's root's.
-            self.process.outside(Some(&self.procfs), Some(pid))?;
+            // A creator that lacks some privilege on the host has it over what is its own.
+            let owner = self.owner(spec).map(EffectiveUser::take).transpose();
+            let owner = owner.at("become", "the owner of the sandbox's user namespace")?;
+            let limited = self.process.outside(Some(&self.procfs), Some(pid));
+            owner.map_or(Ok(()), EffectiveUser::give_back).at("give up", "the sandbox's user namespace")?;
+            limited?;
         }
         if self.namespaces.new & libc::CLONE_NEWUSER != 0 {
             crate::init::user_namespace::write_mappings(&self.procfs, pid, linux, self.options.rootless)?;

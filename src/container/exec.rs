@@ -14,7 +14,7 @@ use crate::container::state::{Live, Record, Status, read_spec, status};
 use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message, failure};
 use crate::init::console;
-use crate::init::process::{ProcessPlan, Setting, keeps_groups};
+use crate::init::process::{ProcessPlan, Rlimit, Setting, keeps_groups};
 use crate::init::procfs::Procfs;
 use crate::seccomp::notify::{Handover, container_process_state};
 use crate::seccomp::{self, Filter};
@@ -107,17 +107,17 @@ struct Joiner<'a> {
 }
 
 impl Joiner<'_> {
-    /// Two clones. A stage, which no process of the container can see, enters the cgroups and the namespaces and closes
-    /// what it holds of the host; its child is born into the pid namespace with nothing to be looked into or taken
-    /// over (CVE-2016-9962), whatever capabilities the container's processes have.
+    /// Two clones. A stage, which no process of the container can see, enters the cgroups and the namespaces, closes what
+    /// it holds of the host and becomes what the program will be; its child is born into the pid namespace with nothing to
+    /// be looked into or taken over (CVE-2016-9962), and no privilege that the program would not have, whatever
+    /// capabilities the container's processes have.
     fn spawn(mut self, init: &Live, options: &Options) -> Result<Child> {
         let entry = self.record.cgroup.open().entry_below(&options.cgroups, init.process.pid)?;
         let (channel, line) = Channel::pair()?;
         self.plan.set_initial_affinity()?;
-        let user_namespace = self.namespaces.has(libc::CLONE_NEWUSER);
         let root = self.root(init)?;
         let cgroup = entry.into.as_ref().map(AsFd::as_fd);
-        let stage = clone3(CloneArgs { namespaces: 0, cgroup, sibling: false }, || {
+        let stage = clone3(CloneArgs { cgroup, ..CloneArgs::default() }, || {
             let Err(error) = self.stage(&init.pidfd, &entry, root.as_ref(), &line, options);
             let _ = line.send(&failure(&error));
             wait::exit_now(1)
@@ -125,7 +125,7 @@ impl Joiner<'_> {
         .at("clone a process for", &self.record.id)?;
         drop(line);
         let child = introduced(&channel, &stage)?;
-        let started = self.accompany(&channel, &child, init, user_namespace, options);
+        let started = self.accompany(&channel, &child, init, options);
         if started.is_err() {
             let _ = pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
             let _ = pidfd::wait(child.pidfd.as_fd(), true);
@@ -148,18 +148,8 @@ impl Joiner<'_> {
         Ok(Some(root))
     }
 
-    fn accompany(
-        &self,
-        channel: &Channel,
-        child: &Child,
-        init: &Live,
-        user_namespace: bool,
-        options: &Options,
-    ) -> Result<()> {
-        // The limits are set from outside and the pid is recorded before the program may run.
-        if user_namespace {
-            self.plan.outside(Some(&self.procfs), Some(child.pid))?;
-        }
+    fn accompany(&self, channel: &Channel, child: &Child, init: &Live, options: &Options) -> Result<()> {
+        // The pid is recorded before the program may run.
         if let Some(file) = &options.pid_file {
             super::pid_file::write(file, child.pid)?;
         }
@@ -204,9 +194,9 @@ impl Joiner<'_> {
         options: &Options,
     ) -> Result<std::convert::Infallible> {
         entry.enter()?;
-        if !self.namespaces.has(libc::CLONE_NEWUSER) {
-            self.plan.outside(Some(&self.procfs), None)?;
-        }
+        let processes = self.plan.defer_process_limit()?;
+        // While it has the creator's privileges.
+        self.plan.outside(Some(&self.procfs), None)?;
         process::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).at("make", "the joining process undumpable")?;
         let flags = self.namespaces.join.iter().fold(self.namespaces.new, |flags, join| flags | join.flag);
         if flags != 0 {
@@ -227,9 +217,25 @@ impl Joiner<'_> {
             keep.push(self.procfs.as_fd());
         }
         wait::close_all_but(&keep).at("close", "the descriptors of the host")?;
-        let arguments = CloneArgs { namespaces: 0, cgroup: None, sibling: true };
+        if self.plan.needs_procfs() {
+            self.plan.label(&self.procfs)?;
+            wait::close_copies(&[self.procfs.as_fd()]);
+        }
+        if self.plan.terminal {
+            attach(&self.plan, options)?;
+        }
+        let become_early = self.may_become_early(processes.is_some());
+        if become_early {
+            let filter = self.filter.as_ref();
+            let mut load = || Handover::load(None, filter, || Ok(()));
+            self.plan.apply(None, filter.is_some().then_some(&mut load as _))?;
+            // The change of ids may have undone it.
+            process::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).at("make", "the joining process undumpable")?;
+        }
+        process::wipe_environment();
+        let arguments = CloneArgs { sibling: true, ..CloneArgs::default() };
         let child = clone3(arguments, || {
-            let error = self.become_program(line, options);
+            let error = self.become_program(line, become_early, processes);
             let _ = line.send(&failure(&error));
             wait::exit_now(1)
         })
@@ -238,25 +244,47 @@ impl Joiner<'_> {
         wait::exit_now(0)
     }
 
-    /// In the container: takes a terminal and becomes the program; returns only where that fails.
-    fn become_program(&mut self, line: &Channel, options: &Options) -> Error {
+    /// Whether the stage may become what the program will be, and its child still be made and get as far as the program. Not
+    /// with a filter that must be loaded with privileges and stands in the way, or that notifies; and not with a policy
+    /// that children do not get (sched(7), SCHED_DEADLINE and SCHED_FLAG_RESET_ON_FORK).
+    fn may_become_early(&self, limit: bool) -> bool {
+        if self.plan.scheduler.is_some() {
+            return false;
+        }
+        let Some(filter) = self.filter.as_ref().filter(|_| self.plan.seccomp_early()) else { return true };
+        let plain = [
+            libc::SYS_sendmsg,
+            libc::SYS_recvmsg,
+            libc::SYS_prctl,
+            libc::SYS_setsid,
+            libc::SYS_close,
+            libc::SYS_exit_group,
+        ];
+        let parent = (libc::CLONE_PARENT | libc::CLONE_PIDFD) as u64;
+        filter.listener_path.is_none()
+            && !filter.notify
+            && plain.into_iter().all(|call| filter.allows(call, [0; 6]))
+            && (!limit || filter.allows(libc::SYS_prlimit64, [0, u64::from(libc::RLIMIT_NPROC), 0, 0, 0, 0]))
+            && (!self.plan.terminal || filter.allows(libc::SYS_ioctl, [0, libc::TIOCSCTTY, 0, 0, 0, 0]))
+            && (filter.allows(libc::SYS_clone3, [0; 6])
+                || (filter.denies(libc::SYS_clone3) && filter.allows(libc::SYS_clone, [parent, 0, 0, 0, 0, 0])))
+    }
+
+    /// In the container: becomes the program; returns only where that fails.
+    fn become_program(&mut self, line: &Channel, became_early: bool, processes: Option<Rlimit>) -> Error {
         let filter = self.filter.take();
         let handover = self.handover.take();
         let mut load = || Handover::load(handover.as_ref(), filter.as_ref(), || line.send(&Message::Filter));
         let filtered = filter.is_some();
-        if self.plan.needs_procfs() {
-            if let Err(error) = self.plan.label(&self.procfs) {
-                return error;
-            }
-            // It is the host's, and others in here may look into this process.
-            wait::close_copies(&[self.procfs.as_fd()]);
-        }
         let ready = match line.receive() {
-            Ok(Some(Message::Commit)) => self.take_terminal(options),
+            Ok(Some(Message::Commit)) => self.lead_session(),
             _ => Err(Error::Other("the creator has ended".to_owned())),
         };
         match ready
-            .and_then(|()| self.plan.apply(None, filtered.then_some(&mut load as _)))
+            .and_then(|()| processes.map_or(Ok(()), Rlimit::set))
+            .and_then(
+                |()| if became_early { Ok(()) } else { self.plan.apply(None, filtered.then_some(&mut load as _)) },
+            )
             .and_then(|()| self.plan.resolve())
         {
             Ok(()) => self.plan.exec(filtered.then_some(&mut load as _)),
@@ -264,16 +292,19 @@ impl Joiner<'_> {
         }
     }
 
-    fn take_terminal(&self, options: &Options) -> Result<()> {
+    fn lead_session(&self) -> Result<()> {
         process::setsid().at("start", "a new session")?;
-        if self.plan.terminal {
-            let socket = options
-                .console_socket
-                .as_ref()
-                .ok_or_else(|| Error::config("$.terminal", "is true, but no console socket was given"))?;
-            console::attach(&self.plan, socket.as_fd())?;
-            console::control()?;
-        }
-        Ok(())
+        if self.plan.terminal { console::control() } else { Ok(()) }
     }
+}
+
+/// Makes the terminal and takes it for the standard streams.
+fn attach(plan: &ProcessPlan, options: &Options) -> Result<()> {
+    let socket = options
+        .console_socket
+        .as_ref()
+        .ok_or_else(|| Error::config("$.terminal", "is true, but no console socket was given"))?;
+    console::attach(plan, socket.as_fd())?;
+    wait::close_copies(&[socket.as_fd()]);
+    Ok(())
 }

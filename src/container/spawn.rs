@@ -27,6 +27,8 @@ const IN_CLONE: i32 =
 pub struct Birth<'a> {
     /// The cgroup v2 directory.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// Who owns its new user namespace, where not the creator. Not with a stage.
+    pub owner: Option<libc::uid_t>,
     /// The network namespace. Not with a stage.
     pub network: Option<BirthNetwork>,
 }
@@ -52,7 +54,7 @@ pub fn spawn(
             close_copies(creators);
             init()
         };
-        let args = CloneArgs { namespaces: flags, cgroup: birth.cgroup, sibling: false };
+        let args = CloneArgs { namespaces: flags, cgroup: birth.cgroup, owner: birth.owner, ..CloneArgs::default() };
         return match birth.network {
             Some(network) => network.clone(args, init),
             None => clone3(args, init).map_err(refused),
@@ -60,7 +62,7 @@ pub fn spawn(
     }
     // The stage is born in the cgroup, and init in the stage's: inside a joined user namespace the
     // clone would not be allowed to choose.
-    let stage = clone3(CloneArgs { namespaces: 0, cgroup: birth.cgroup, sibling: false }, || {
+    let stage = clone3(CloneArgs { cgroup: birth.cgroup, ..CloneArgs::default() }, || {
         close_copies(creators);
         match self::stage(namespaces, time_offsets, flags, &line, init) {
             Ok(()) => 0,
@@ -150,7 +152,8 @@ pub fn introduce(flags: u64, line: &Channel, child: impl FnOnce() -> i32) -> Res
         while let Err(Errno::EINTR) = nix::unistd::read(hold.as_raw_fd(), &mut [0]) {}
         child()
     };
-    let child = clone3(CloneArgs { namespaces: flags, cgroup: None, sibling: true }, held).map_err(refused)?;
+    let child =
+        clone3(CloneArgs { namespaces: flags, sibling: true, ..CloneArgs::default() }, held).map_err(refused)?;
     line.send_with(&Message::Made(child.pid), &[child.pidfd.as_fd()])
 }
 

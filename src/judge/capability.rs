@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::toolchain::Toolchain;
-use crate::cgroup::{Controller, Layout, Version};
+use crate::cgroup::{Controller, Hierarchy, Layout, Version};
 use crate::sys::{calls, path, pidfd, seccomp};
 
 /// One control of a judged run.
@@ -209,7 +209,7 @@ fn swap(layout: &Layout) -> (bool, String) {
     if no_swap() {
         return (true, "the machine has no swap".to_owned());
     }
-    if swap_limit(layout) {
+    if accounting(layout).swap {
         return (true, "cgroup swap limit".to_owned());
     }
     (false, "swap is on and not accounted".to_owned())
@@ -219,16 +219,28 @@ fn no_swap() -> bool {
     std::fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() <= 1)
 }
 
-/// Whether the memory controller limits swap too, so that `resources.memory.swap` can be set.
-pub fn swap_limit(layout: &Layout) -> bool {
-    layout.hierarchies.iter().any(|hierarchy| {
-        hierarchy.controllers.contains(&Controller::Memory)
-            && match hierarchy.version {
-                Version::V1 => hierarchy.root.join("memory.memsw.limit_in_bytes").exists(),
-                // The root has no such file; any child shows what the kernel accounts.
-                Version::V2 => !no_swap(),
-            }
-    })
+/// What the memory controller limits besides memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Accounting {
+    /// Swap, so that `resources.memory.swap` can be set.
+    pub swap: bool,
+    /// The buffers of sockets by a limit of their own (`resources.memory.kernelTCP`, cgroup v1), because they are not
+    /// among the memory. On v2 they are.
+    pub sockets: bool,
+}
+
+/// What the memory controller limits.
+pub fn accounting(layout: &Layout) -> Accounting {
+    let controls = |hierarchy: &&Hierarchy| hierarchy.controllers.contains(&Controller::Memory);
+    match layout.hierarchies.iter().find(controls) {
+        Some(hierarchy) if hierarchy.version == Version::V1 => {
+            let has = |file| hierarchy.root.join(file).exists();
+            Accounting { swap: has("memory.memsw.limit_in_bytes"), sockets: has("memory.kmem.tcp.limit_in_bytes") }
+        }
+        // The root has no such file; any child shows what the kernel accounts.
+        Some(_) => Accounting { swap: !no_swap(), sockets: false },
+        None => Accounting::default(),
+    }
 }
 
 fn namespace(flag: i32, file: &str) -> (bool, String) {

@@ -98,6 +98,7 @@ pub enum Cause {
     PeChecker,
     IeCheckerFailed,
     TleIdle,
+    ReNotExecutable,
     IeSetupFailed,
     IeExecFailed,
     IeEvidenceMissing,
@@ -114,6 +115,7 @@ impl Cause {
         match self {
             Cause::NormalExit => "exited with 0",
             Cause::ReNonzeroExit => "exited with a non-zero code",
+            Cause::ReNotExecutable => "what it was compiled to cannot be executed",
             Cause::ReFatalSignal => "killed by a signal",
             Cause::TleCpuJudge => "CPU time limit exceeded",
             Cause::TleCpuKernel => "CPU time limit exceeded (RLIMIT_CPU)",

@@ -121,6 +121,9 @@ pub struct Payload {
     pub image_bytes: Option<u64>,
     /// Whether the exec completed, so that user instructions ran. Only observed when `image_bytes` exceeds the memory limit.
     pub entered_user_mode: Option<bool>,
+    /// Why what the submission was compiled to could not be executed: then nothing else is known of it, because nothing ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_executable: Option<String>,
 }
 
 /// The two ways a process ends; never folded into one number.

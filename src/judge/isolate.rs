@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use self::rules::{Kind, Rules};
 use self::store::{Locked, Owner};
+use super::capability::Accounting;
 use super::lease::{self, Lease};
 use super::limits::{LimitSource, Limits};
 use super::run::{Judge, Judged, Ready, Request, Subject, fresh_id};
@@ -135,9 +136,9 @@ pub fn run(
     let uid = FIRST_UID + program.id % 1000;
     let host = Owner { uid: lease.base() + uid, gid: lease.base() + uid };
     locked.give(host, false)?;
-    let judged = prepare(locked, program, &limits, host, uid).and_then(|ready| {
-        let request = Request::new(id, Subject::Ready(Box::new(ready)));
-        Judge::new(root, systemd_cgroup)?.judge(request, cancel)
+    let judged = Judge::new(root, systemd_cgroup).and_then(|judge| {
+        let ready = prepare(locked, program, &limits, host, uid, judge.accounting())?;
+        judge.judge(Request::new(id, Subject::Ready(Box::new(ready))), cancel)
     });
     let proved = judged
         .as_ref()
@@ -150,7 +151,14 @@ pub fn run(
 }
 
 /// Makes the root file system, opens the streams, and puts the configuration together.
-fn prepare(locked: &Locked, program: &Program, limits: &Limits, host: Owner, uid: u32) -> Result<Ready> {
+fn prepare(
+    locked: &Locked,
+    program: &Program,
+    limits: &Limits,
+    host: Owner,
+    uid: u32,
+    accounting: Accounting,
+) -> Result<Ready> {
     let rootfs = locked.place().join("root");
     match std::fs::remove_dir_all(&rootfs) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", rootfs.display())?,
@@ -161,7 +169,7 @@ fn prepare(locked: &Locked, program: &Program, limits: &Limits, host: Owner, uid
     crate::sys::process::umask(umask);
     let [stdin, stdout, stderr] = open_streams(locked, program, host)?;
     Ok(Ready {
-        spec: configure(program, limits, &rootfs, mounts?, host.uid - uid, uid)?,
+        spec: configure(program, (limits, accounting), &rootfs, mounts?, (host.uid - uid, uid))?,
         limits: limits.clone(),
         bundle: locked.place().to_owned(),
         stdin,
@@ -242,11 +250,10 @@ fn plain(source: &Path) -> PathBuf {
 
 fn configure(
     program: &Program,
-    limits: &Limits,
+    (limits, accounting): (&Limits, Accounting),
     rootfs: &Path,
     mut mounts: Vec<Value>,
-    base: u32,
-    uid: u32,
+    (base, uid): (u32, u32),
 ) -> Result<Spec> {
     // What is mounted in another comes after it.
     mounts.sort_by_key(|mount| mount["destination"].as_str().map_or(0, |path| path.matches('/').count()));
@@ -269,11 +276,12 @@ fn configure(
             "capabilities": {"bounding": [], "effective": [], "inheritable": [], "permitted": [], "ambient": []},
         },
         "mounts": mounts,
-        "linux": {"namespaces": namespaces, "uidMappings": mapping, "gidMappings": mapping},
+        "linux": {"namespaces": namespaces, "uidMappings": mapping, "gidMappings": mapping, "maskedPaths": ["/proc/pressure"]},
     });
     let mut spec: Spec = serde_json::from_value(config).map_err(|error| Error::config("$", error.to_string()))?;
     let bounds = &program.bounds;
-    let host = sandbox::Resources { memory: bounds.memory.is_some(), swap: true, pids: bounds.processes.is_some() };
+    let host =
+        sandbox::Resources { memory: bounds.memory.is_some().then_some(accounting), pids: bounds.processes.is_some() };
     sandbox::restrict(&mut spec, limits, host)?;
     let given = |typ| match typ {
         PosixRlimitType::RlimitCpu => bounds.time.is_some(),

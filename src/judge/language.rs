@@ -390,7 +390,10 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        write("base.json", r#"{"ociVersion":"1.2.0","process":{"env":["A=1"],"cwd":"/","user":{"uid":1,"gid":1}},"mounts":[]}"#);
+        write(
+            "base.json",
+            r#"{"ociVersion":"1.2.0","process":{"env":["A=1"],"cwd":"/","user":{"uid":1,"gid":1}},"mounts":[]}"#,
+        );
         write("base.toml", "paths = []\ninodes = 10");
         write(
             "awk/language.toml",

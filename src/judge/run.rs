@@ -20,7 +20,7 @@ use std::rc::Rc;
 use oci_spec::runtime::Spec;
 
 use super::cache::Cache;
-use super::capability::{self, Report, Wanted};
+use super::capability::{self, Accounting, Report, Wanted};
 use super::evidence::Cleanup;
 use super::language::{Base, Language, Library};
 use super::lease::{self, Lease};
@@ -82,6 +82,11 @@ pub struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
+    /// What a limit of memory can be laid on.
+    pub fn accounting(&self) -> Accounting {
+        capability::accounting(&self.layout)
+    }
+
     /// Finds it out.
     ///
     /// # Errors
@@ -316,8 +321,7 @@ impl<'a> Run<'a> {
 
     fn resources(&self) -> sandbox::Resources {
         sandbox::Resources {
-            memory: !self.degraded("memory"),
-            swap: capability::swap_limit(&self.judge.layout),
+            memory: (!self.degraded("memory")).then(|| self.judge.accounting()),
             pids: !self.degraded("pids"),
         }
     }

@@ -5,10 +5,11 @@
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{
-    Linux, LinuxIdMappingBuilder, LinuxNamespaceType, Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process,
-    Spec,
+    Linux, LinuxIdMappingBuilder, LinuxNamespaceType, LinuxResources, Mount, PosixRlimit, PosixRlimitBuilder,
+    PosixRlimitType, Process, Spec,
 };
 
+use super::capability::Accounting;
 use super::limits::Limits;
 use super::stage::BoxMount;
 use crate::error::{Error, Result};
@@ -135,10 +136,8 @@ pub struct Setting<'a> {
 /// Cgroup resources that the host can limit; a degraded one is left out.
 #[derive(Debug, Clone, Copy)]
 pub struct Resources {
-    /// Memory.
-    pub memory: bool,
-    /// Swap.
-    pub swap: bool,
+    /// Memory, with what else can be limited by it.
+    pub memory: Option<Accounting>,
     /// Processes.
     pub pids: bool,
 }
@@ -278,15 +277,8 @@ pub fn extend(spec: &mut Spec, env: &[String], shares: &[Share], args: Option<&[
 /// As [`configure`].
 pub fn restrict(spec: &mut Spec, limits: &Limits, host: Resources) -> Result<()> {
     let resources = linux(spec)?.resources_mut().get_or_insert_default();
-    if host.memory {
-        let bytes = whole("linux.resources.memory.limit", limits.memory_bytes)?;
-        let mut memory = resources.memory().unwrap_or_default();
-        memory.set_limit(Some(bytes));
-        if host.swap {
-            // Counts memory and swap together: equal, so that there is none.
-            memory.set_swap(Some(bytes));
-        }
-        resources.set_memory(Some(memory));
+    if let Some(accounting) = host.memory {
+        limit_memory(resources, limits.memory_bytes, accounting)?;
     }
     if host.pids {
         resources.pids_mut().get_or_insert_default().set_limit(whole("linux.resources.pids.limit", limits.processes)?);
@@ -305,6 +297,23 @@ pub fn restrict(spec: &mut Spec, limits: &Limits, host: Resources) -> Result<()>
         rlimits.push(rlimit(typ, soft, hard)?);
     }
     process.set_rlimits(Some(rlimits)).set_no_new_privileges(Some(true)).set_terminal(Some(false));
+    Ok(())
+}
+
+/// Limits memory, and what the kernel does not count as such but lets grow with it.
+///
+/// # Errors
+/// As [`configure`].
+pub fn limit_memory(resources: &mut LinuxResources, bytes: u64, accounting: Accounting) -> Result<()> {
+    let bytes = whole("linux.resources.memory.limit", bytes)?;
+    let mut memory = resources.memory().unwrap_or_default();
+    memory.set_limit(Some(bytes));
+    // Counts memory and swap together: equal, so that there is none.
+    memory.set_swap(accounting.swap.then_some(bytes));
+    if accounting.sockets {
+        memory.set_kernel_tcp(Some(bytes));
+    }
+    resources.set_memory(Some(memory));
     Ok(())
 }
 
@@ -355,7 +364,7 @@ mod tests {
         serde_json::from_value(config).unwrap()
     }
 
-    const ALL: Resources = Resources { memory: true, swap: true, pids: true };
+    const ALL: Resources = Resources { memory: Some(Accounting { swap: true, sockets: true }), pids: true };
 
     fn setting(limits: &Limits) -> Setting<'_> {
         Setting {
@@ -386,7 +395,10 @@ mod tests {
         let spec = configure(&base.config, &setting).unwrap();
         let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
         let memory = resources.memory().as_ref().unwrap();
-        assert_eq!((memory.limit(), memory.swap()), (Some(256 << 20), Some(256 << 20)));
+        assert_eq!(
+            (memory.limit(), memory.swap(), memory.kernel_tcp()),
+            (Some(256 << 20), Some(256 << 20), Some(256 << 20))
+        );
         assert_eq!(spec.linux().as_ref().unwrap().uid_mappings().as_ref().unwrap()[0].host_id(), 7000);
         let process = spec.process().as_ref().unwrap();
         assert!(process.env().as_ref().unwrap().contains(&"A=b".to_owned()));

@@ -13,7 +13,7 @@
 //! | 8 | SIGXFSZ, or an abnormal end with a file or a work tmpfs at its limit | FSE |
 //! | 9 | pids limit hit and abnormal end | PLE |
 //! | 10 | killed by a signal | SIG |
-//! | 11 | non-zero exit | RE |
+//! | 11 | non-zero exit, or what the submission was compiled to cannot be executed | RE |
 //! | 12 | otherwise | OK |
 //! | 13 | OK, and a checker says otherwise | WA PE; IE where the checker failed |
 //! |    | with an interactor: it ended first, so that the program's RE, SIG or wall TLE is its doing | what it says |
@@ -117,6 +117,9 @@ fn internal_error(e: &Evidence) -> Option<Verdict> {
 fn missing(e: &Evidence) -> Option<&'static str> {
     if compile_failed(e) {
         return None; // the run step never was
+    }
+    if e.payload.not_executable.is_some() {
+        return None; // nothing ran
     }
     let enforced = |control: &str| !e.control_degraded.iter().any(|degraded| degraded == control);
     if e.payload.wait_status.is_none() && !(e.monitored && decided_without_status(e)) {
@@ -255,6 +258,9 @@ fn judged(e: &Evidence, limits: &Limits) -> Verdict {
     }
     if pids_limit_hits > 0 && !normal {
         return Verdict::new(9, Status::Ple, Cause::PleCgroupPids, Kernel);
+    }
+    if let Some(why) = &e.payload.not_executable {
+        return Verdict::new(11, Status::Re, Cause::ReNotExecutable, Payload).detail(why);
     }
     if let Some(signal) = signal {
         return Verdict::new(10, Status::Sig, Cause::ReFatalSignal, Payload).detail(signal_name(signal));

@@ -331,6 +331,16 @@ fn an_internal_error_keeps_the_provisional_verdict() {
 }
 
 #[test]
+fn what_cannot_be_executed_is_the_submissions_own_error() {
+    let mut e = Evidence { cleanup: quiet().cleanup, ..Evidence::default() };
+    e.payload.not_executable = Some("exec /box/a: ENOEXEC".into());
+    let verdict = classify(&e, &limits());
+    assert_eq!((verdict.status, verdict.cause, verdict.actor), (Status::Re, Cause::ReNotExecutable, Actor::Payload));
+    e.cleanup = None;
+    assert_eq!(classify(&e, &limits()).cause, Cause::IeNotProvedGone, "a proof is asked for all the same");
+}
+
+#[test]
 fn every_fault_has_its_cause() {
     for (kind, cause) in [
         (FaultKind::Setup, Cause::IeSetupFailed),

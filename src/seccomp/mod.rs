@@ -52,6 +52,22 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether the program lets a call of this architecture happen.
+    pub fn allows(&self, call: libc::c_long, args: [u64; 6]) -> bool {
+        matches!(self.answer(call, args), Some(sys::action::ALLOW | sys::action::LOG))
+    }
+
+    /// Whether the program answers such a call, without arguments, as if this kernel did not have it or did not allow it.
+    pub fn denies(&self, call: libc::c_long) -> bool {
+        let refusals = [libc::ENOSYS, libc::EPERM].map(|errno| Some(sys::action::ERRNO | errno as u32));
+        refusals.contains(&self.answer(call, [0; 6]))
+    }
+
+    fn answer(&self, call: libc::c_long, args: [u64; 6]) -> Option<u32> {
+        let data = sys::Data { nr: call as i32, arch: profile::token(profile::native()), instruction_pointer: 0, args };
+        bpf::run(&self.program, &data)
+    }
+
     /// Attaches the filter to the calling thread. With [`Filter::notify`] returns the listener (close-on-exec).
     ///
     /// Needs `no_new_privs`, or CAP_SYS_ADMIN in the caller's user namespace: so call it after `no_new_privs` is set

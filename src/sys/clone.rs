@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use super::process::EffectiveUser;
 use super::{Errno, Result, path};
 
 /// What the new process gets (`clone3(2)`).
@@ -13,6 +14,9 @@ pub struct CloneArgs<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// The child becomes a child of the caller's parent (`CLONE_PARENT`).
     pub sibling: bool,
+    /// Who owns the new user namespace, where not the caller: what the kernel counts by user (inotify, pending signals,
+    /// message queues) is counted for its owner too (user_namespaces(7), `/proc/sys/user`).
+    pub owner: Option<libc::uid_t>,
 }
 
 /// A process made by [`clone3`], seen from its creator.
@@ -53,25 +57,15 @@ pub fn clone3(args: CloneArgs<'_>, child: impl FnOnce() -> i32) -> Result<Child>
         raw.flags |= CLONE_INTO_CGROUP;
         raw.cgroup = cgroup.as_raw_fd() as u64;
     }
-    // SAFETY: `raw` is a valid clone_args of the size given and `pidfd` outlives the call. Without
-    // CLONE_VM the child has its own copy of all memory, and the process had one thread (checked
-    // above), so no lock of the allocator or of std is held by a thread the child does not have.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut raw, size_of::<RawArgs>()) };
-    let mut procs = None;
-    let pid = match pid {
-        -1 => match Errno::last() {
-            // No such call, one without cgroups, or a filter's answer: where the privilege is missing, the old one says so too.
-            Errno::ENOSYS | Errno::E2BIG | Errno::EPERM => {
-                // Opened with the creator's privileges and names, as the kernel would look at it.
-                procs = args.cgroup.map(|it| path::openat(it, c"cgroup.procs", libc::O_WRONLY, 0)).transpose()?;
-                old_clone(&raw)?
-            }
-            errno => return Err(errno),
-        },
-        pid => pid,
+    let owner = args.owner.map(EffectiveUser::take).transpose()?;
+    let made = make(&mut raw, args.cgroup);
+    let back = match (&made, owner) {
+        // The child has ids of its own, which nobody has mapped yet.
+        (Ok((0, _)), _) | (_, None) => Ok(()),
+        (_, Some(owner)) => owner.give_back(),
     };
-    match pid {
-        0 => {
+    match made? {
+        (0, procs) => {
             super::entry::let_go();
             super::process::forget_user_namespace();
             let entered = procs.is_none_or(|procs| path::write_once(procs.as_fd(), b"0").is_ok());
@@ -79,20 +73,44 @@ pub fn clone3(args: CloneArgs<'_>, child: impl FnOnce() -> i32) -> Result<Child>
             // SAFETY: ends the child without running the parent's exit handlers or flushing its buffers.
             unsafe { libc::_exit(status) }
         }
-        pid => {
-            if pidfd == -1 {
-                // Linux before 5.2 takes no notice of CLONE_PIDFD. The child is its creator's, and not reaped yet.
-                // SAFETY: no memory is passed but a null status, which is allowed.
-                unsafe {
-                    libc::kill(pid as libc::pid_t, libc::SIGKILL);
-                    libc::waitpid(pid as libc::pid_t, std::ptr::null_mut(), 0);
-                }
-                return Err(Errno::ENOSYS);
-            }
+        (pid, _) => {
+            // Linux before 5.2 takes no notice of CLONE_PIDFD.
+            let usable = if pidfd == -1 { Err(Errno::ENOSYS) } else { back };
             // SAFETY: the kernel has just stored a fresh descriptor there, which nobody else owns.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Child { pid: pid as libc::pid_t, pidfd })
+            let pidfd = (pidfd != -1).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
+            match (usable, pidfd) {
+                (Ok(()), Some(pidfd)) => Ok(Child { pid: pid as libc::pid_t, pidfd }),
+                (usable, _) => {
+                    // The child is its creator's, and not reaped yet.
+                    // SAFETY: no memory is passed but a null status, which is allowed.
+                    unsafe {
+                        libc::kill(pid as libc::pid_t, libc::SIGKILL);
+                        libc::waitpid(pid as libc::pid_t, std::ptr::null_mut(), 0);
+                    }
+                    Err(usable.err().unwrap_or(Errno::ENOSYS))
+                }
+            }
         }
+    }
+}
+
+/// The call, or the older one; with that the child has to enter its cgroup by itself, through the file that comes back.
+fn make(raw: &mut RawArgs, cgroup: Option<BorrowedFd<'_>>) -> Result<(libc::c_long, Option<OwnedFd>)> {
+    // SAFETY: `raw` is a valid clone_args of the size given and what its `pidfd` points to outlives the call. Without
+    // CLONE_VM the child has its own copy of all memory, and the process had one thread (checked
+    // by the caller), so no lock of the allocator or of std is held by a thread the child does not have.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut *raw, size_of::<RawArgs>()) };
+    match pid {
+        -1 => match Errno::last() {
+            // No such call, one without cgroups, or a filter's answer: where the privilege is missing, the old one says so too.
+            Errno::ENOSYS | Errno::E2BIG | Errno::EPERM => {
+                // Opened with the creator's privileges and names, as the kernel would look at it.
+                let procs = cgroup.map(|it| path::openat(it, c"cgroup.procs", libc::O_WRONLY, 0)).transpose()?;
+                Ok((old_clone(raw)?, procs))
+            }
+            errno => Err(errno),
+        },
+        pid => Ok((pid, None)),
     }
 }
 

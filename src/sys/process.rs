@@ -143,6 +143,7 @@ pub fn prctl(option: i32, a: u64, b: u64, c: u64, d: u64) -> Result<i32> {
             | libc::PR_GET_NO_NEW_PRIVS
             | libc::PR_SET_CHILD_SUBREAPER
             | libc::PR_SET_SECUREBITS
+            | libc::PR_GET_SECUREBITS
             | libc::PR_GET_DUMPABLE
     );
     if !plain {
@@ -177,6 +178,70 @@ pub fn setresgid(gid: libc::gid_t) -> Result<()> {
 pub fn setresuid(uid: libc::uid_t) -> Result<()> {
     // SAFETY: no memory is passed. The raw call is right in a single-threaded process.
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// Overwrites the environment that this program was started with. Whoever may look into one of its processes, by
+/// `/proc/PID/environ` or otherwise, finds nothing of it there; nor does this process itself.
+pub fn wipe_environment() {
+    // SAFETY: the C library's vector of NUL-terminated strings, which lie in memory of this process that may be written to,
+    // up to a null pointer; nobody changes it meanwhile, because the process has one thread. Each string keeps its end.
+    unsafe {
+        let mut at = environ;
+        while !at.is_null() && !(*at).is_null() {
+            std::ptr::write_bytes(*at, 0, libc::strlen(*at));
+            at = at.add(1);
+        }
+    }
+}
+
+unsafe extern "C" {
+    /// environ(7).
+    static environ: *const *mut libc::c_char;
+}
+
+/// Another effective user id of the calling thread, with all its capabilities, until it is given back.
+#[derive(Debug)]
+#[must_use]
+pub struct EffectiveUser {
+    before: libc::uid_t,
+    dumpable: libc::c_ulong,
+    securebits: libc::c_ulong,
+}
+
+impl EffectiveUser {
+    /// Takes it. The real and the saved one stay, so that nobody else becomes the caller's equal (ptrace(2), kill(2)).
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_SETPCAP` or `CAP_SETUID`, `EINVAL` for an id that the user namespace does not map.
+    pub fn take(uid: libc::uid_t) -> Result<EffectiveUser> {
+        const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+        // The third value there is cannot be set.
+        let dumpable = libc::c_ulong::from(prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0)? == 1);
+        let securebits = prctl(libc::PR_GET_SECUREBITS, 0, 0, 0, 0)? as libc::c_ulong;
+        prctl(libc::PR_SET_SECUREBITS, securebits | SECBIT_NO_SETUID_FIXUP, 0, 0, 0)?;
+        let taken = EffectiveUser { before: nix::unistd::geteuid().as_raw(), dumpable, securebits };
+        match taken.change(uid) {
+            Ok(()) => Ok(taken),
+            Err(errno) => taken.give_back().and(Err(errno)),
+        }
+    }
+
+    /// The change takes the dumpable flag away, which decides who owns the files of `/proc/self`.
+    fn change(&self, uid: libc::uid_t) -> Result<()> {
+        const SAME: libc::uid_t = libc::uid_t::MAX;
+        // SAFETY: no memory is passed. The raw call is right in a single-threaded process.
+        check(unsafe { libc::syscall(libc::SYS_setresuid, SAME, uid, SAME) })?;
+        prctl(libc::PR_SET_DUMPABLE, self.dumpable, 0, 0, 0).map(drop)
+    }
+
+    /// Becomes who it was, which its real user id allows.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn give_back(self) -> Result<()> {
+        let back = self.change(self.before);
+        prctl(libc::PR_SET_SECUREBITS, self.securebits, 0, 0, 0).and(back)
+    }
 }
 
 /// `ioprio_set(2)` of the calling thread; `value` is class << 13 | priority.

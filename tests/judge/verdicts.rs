@@ -155,6 +155,10 @@ cases! {
         "#define A _Pragma(\"message \\\"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\\\"\")\n#define B A A A A A A A A A A\n#define C B B B B B B B B B B\n#define D C C C C C C C C C C\n#define E D D D D D D D D D D\nE E\nint main(void) { return 0; }",
         [] => ["CE", "ce_output_limit", "payload"];
 
+    // ---- RE: what it was compiled to
+    c_whose_loader_has_no_name: "c", "const char x[5000] __attribute__((section(\".interp\"))) = \"x\"; int main(void) { return 0; }",
+        [] => ["RE", "re_not_executable", "payload"];
+
     // ---- TLE
     c_spins: "c", main_of("for (volatile long i = 0;; i++);"), ["--time", "0.3"] => CPU;
     python_spins: "python", "while True: pass", ["--time", "0.3"] => CPU;

@@ -62,7 +62,7 @@ impl Criu {
         let executable = path::c_path(&path).at("execute", path.display())?;
         let envp = StringVector::from_environment(std::env::vars_os())?;
         let (ours, last_words) = Channel::pair()?;
-        let child = clone3(CloneArgs { namespaces: 0, cgroup, sibling: false }, || {
+        let child = clone3(CloneArgs { cgroup, ..CloneArgs::default() }, || {
             let ready = enter().and_then(|()| {
                 // A foreground restore has blocked them, to take them by a descriptor.
                 SigSet::empty().thread_set_mask().at("unblock", "signals")?;

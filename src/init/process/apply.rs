@@ -1,7 +1,9 @@
 //! The effects on the calling process, in the order that the kernel's rules leave.
 
+use nix::sys::resource::{Resource, getrlimit};
+
 use super::capabilities::SYS_ADMIN;
-use super::{ProcessPlan, SeccompLoader, environment, labels};
+use super::{ProcessPlan, Rlimit, SeccompLoader, environment, labels};
 use crate::error::{At, Error, Result};
 use crate::init::procfs::{Procfs, write_oom_score_adj};
 use crate::sys::{Errno, attributes, capability, descriptors, path, process};
@@ -19,11 +21,20 @@ impl ProcessPlan {
                 write_oom_score_adj(procfs, pid, value)?;
             }
         }
-        for limit in &self.rlimits {
-            attributes::prlimit(pid.unwrap_or(0), limit.resource, limit.soft, limit.hard)
-                .at("set rlimit", rlimit_name(limit.resource))?;
-        }
-        Ok(())
+        self.rlimits.iter().try_for_each(|limit| limit.set_on(pid.unwrap_or(0)))
+    }
+
+    /// Takes the limit of processes out of the plan where the process itself can set it, because it lowers it: whoever makes
+    /// the process would be counted beside it.
+    ///
+    /// # Errors
+    /// As `getrlimit(2)`.
+    pub fn defer_process_limit(&mut self) -> Result<Option<Rlimit>> {
+        let Some(at) = self.rlimits.iter().position(|limit| limit.resource == libc::RLIMIT_NPROC) else {
+            return Ok(None);
+        };
+        let (_, most) = getrlimit(Resource::RLIMIT_NPROC).at("get rlimit", rlimit_name(libc::RLIMIT_NPROC))?;
+        Ok((self.rlimits[at].hard <= most).then(|| self.rlimits.remove(at)))
     }
 
     /// Sets the processors that an exec'ed process runs on before it enters the container's cgroup.
@@ -198,6 +209,20 @@ impl ProcessPlan {
             ))),
             Err(errno) => Err(errno).at("getcwd", self.cwd.to_string_lossy()),
         }
+    }
+}
+
+impl Rlimit {
+    /// Sets it on the calling process.
+    ///
+    /// # Errors
+    /// `EPERM` for a higher hard limit without CAP_SYS_RESOURCE.
+    pub fn set(self) -> Result<()> {
+        self.set_on(0)
+    }
+
+    fn set_on(self, pid: i32) -> Result<()> {
+        attributes::prlimit(pid, self.resource, self.soft, self.hard).at("set rlimit", rlimit_name(self.resource))
     }
 }
 

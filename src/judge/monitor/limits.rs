@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Spec};
+use oci_spec::runtime::{PosixRlimitType, Spec};
 
 use crate::cgroup::Layout;
 use crate::error::{Error, Result};
 use crate::judge::capability;
 use crate::judge::limits::{ANNOTATION_PREFIX, LimitSource, Limits};
+use crate::judge::sandbox;
 
 /// The limits that a configuration's annotations ask for, as [`enforce`] has put them into effect; `None` where there is
 /// no such annotation. Limits that are not named have the judge's defaults, so that the same bundle is judged the same way
@@ -52,16 +53,13 @@ pub fn limits(spec: &Spec) -> Result<Option<Limits>> {
 /// As [`limits`].
 pub fn enforce(spec: &mut Spec) -> Result<()> {
     let Some(limits) = limits(spec)? else { return Ok(()) };
-    let bytes = limits.memory_bytes as i64;
     let Some(mut linux) = spec.linux().clone() else {
         return Err(Error::config("$.linux", "is missing: limits of a judge need cgroups"));
     };
-    let swap = capability::swap_limit(&Layout::probe()?);
     let mut resources = linux.resources().clone().unwrap_or_default();
+    sandbox::limit_memory(&mut resources, limits.memory_bytes, capability::accounting(&Layout::probe()?))?;
+    let bytes = limits.memory_bytes as i64;
     let mut memory = resources.memory().unwrap_or_default();
-    memory.set_limit(Some(bytes));
-    // Memory and swap together: equal, so that there is none.
-    memory.set_swap(Some(bytes).filter(|_| swap));
     // Both would let the program slow down or live on where it is to be judged.
     memory.set_disable_oom_killer(None);
     if memory.reservation().is_some_and(|reservation| reservation > bytes) {
@@ -79,21 +77,12 @@ pub fn enforce(spec: &mut Spec) -> Result<()> {
         let mut rlimits = process.rlimits().clone().unwrap_or_default();
         rlimits.retain(|limit| fixed.iter().all(|(typ, ..)| *typ != limit.typ()));
         for (typ, soft, hard) in fixed {
-            rlimits.push(rlimit(typ, soft, hard)?);
+            rlimits.push(sandbox::rlimit(typ, soft, hard)?);
         }
         process.set_rlimits(Some(rlimits));
         spec.set_process(Some(process));
     }
     Ok(())
-}
-
-fn rlimit(typ: PosixRlimitType, soft: u64, hard: u64) -> Result<PosixRlimit> {
-    PosixRlimitBuilder::default()
-        .typ(typ)
-        .soft(soft)
-        .hard(hard)
-        .build()
-        .map_err(|error| Error::Other(error.to_string()))
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ impl<'a> Run<'a> {
             .and_then(|()| self.configure(&ours, &program.config, &limits, None, program.places()))
             .map(|spec| StepPlan {
                 stdout: Output::Given(program_out),
-                ..StepPlan::ours(spec, &ours, &limits, Input::Given(program_in))
+                ..StepPlan::ours(spec, &ours, &limits, Input::Given(program_in)).of(program.whose())
             });
         let first = self.step(plan, Some(ours))?;
         // From here on the program runs, and whatever becomes of the interactor is part of its story.

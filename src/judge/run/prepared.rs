@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use oci_spec::runtime::Spec;
 
+use super::step::Whose;
 use super::subject::CompileStep;
 use crate::error::Result;
 use crate::judge::language::{Base, Language};
@@ -104,6 +105,14 @@ impl Prepared {
             process.set_args(Some(given.chain(args).collect()));
         }
         self
+    }
+
+    /// Whose its program is: the toolchain's may have compiled something and still be what is executed.
+    pub(super) fn whose(&self) -> Whose {
+        let args = self.config.process().as_ref().and_then(|process| process.args().as_deref()).unwrap_or_default();
+        let name = args.first().and_then(|path| path.strip_prefix(BOX)?.strip_prefix('/'));
+        let made = self.files.iter().any(|file| file.executable && Some(file.name.as_str()) == name);
+        if made && self.compiled.is_some() { Whose::Submission } else { Whose::Judge }
     }
 
     pub(super) fn places(&self) -> &[Place] {

@@ -41,8 +41,8 @@ pub(super) struct StepPlan<'a> {
     pub(super) stdin: Input,
     pub(super) stdout: Output,
     pub(super) artefact: Option<&'a str>,
-    /// Whether the caller chose the program, so that a missing one is the caller's mistake.
-    pub(super) chosen: bool,
+    /// Whose the program is.
+    pub(super) program: Whose,
     pub(super) controllers: Option<&'a [Controller]>,
     /// Descriptors that the program gets as they are.
     pub(super) raw: Option<Raw>,
@@ -99,13 +99,28 @@ pub struct Sandbox<'a> {
     pub ending: Ending<'a>,
 }
 
+/// Whose fault it is that a step's program cannot be executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The judge's: it is the toolchain's, or of a bundle of languages.
+    Judge,
+    /// The caller's, who has named it.
+    Caller,
+    /// The submission's, which has made it.
+    Submission,
+}
+
+/// What `execve(2)` answers for want of something that the host lacks, whatever the program is.
+const HOSTS_FAULT: [libc::c_int; 6] =
+    [libc::EAGAIN, libc::EIO, libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ETXTBSY];
+
 /// What the release of a sandbox needs.
 #[derive(Debug)]
 pub struct Ending<'a> {
     root: &'a Root,
     /// What lies on the host for it.
     stage: Option<Stage>,
-    chosen: bool,
+    program: Whose,
     degraded: Vec<String>,
 }
 
@@ -120,15 +135,15 @@ impl<'a> Ending<'a> {
             Some(Container::Made(Created { directory, record, pidfd, .. })) => {
                 let proof = release(root, directory, &record, Some(pidfd)).proof;
                 let cleanup = Cleanup::from(&proof);
-                Stepped::from(outcome, self.chosen && cleanup.proved).map(|mut stepped| {
+                Stepped::from(outcome, self.program, cleanup.proved).map(|mut stepped| {
                     stepped.evidence.cleanup = Some(cleanup);
                     stepped.evidence.control_degraded.clone_from(&self.degraded);
                     stepped
                 })
             }
-            Some(Container::Failed(error)) => not_created(error, self.chosen),
+            Some(Container::Failed(error)) => not_created(error, self.program),
             Some(Container::Making(pending)) => {
-                not_created(pending.abandon(Error::Other("the sandbox was given up".to_owned())), self.chosen)
+                not_created(pending.abandon(Error::Other("the sandbox was given up".to_owned())), self.program)
             }
             None => Ok(Stepped::fault("the sandbox was lost".to_owned())),
         };
@@ -164,11 +179,11 @@ impl<'a> Run<'a> {
             }
         };
         let degraded = self.report.missing.iter().map(|name| (*name).to_owned()).collect();
-        let ending = Ending { root: self.judge.root, stage, chosen: plan.chosen, degraded };
+        let ending = Ending { root: self.judge.root, stage, program: plan.program, degraded };
         match self.begin_step(plan) {
             Ok(watch) => Ok(Begun::Sandbox(Box::new(Sandbox { watch, ending }))),
             Err(error) => {
-                let stepped = not_created(error, ending.chosen);
+                let stepped = not_created(error, ending.program);
                 ending.unstage(stepped).map(|stepped| Begun::Over(Box::new(stepped)))
             }
         }
@@ -259,10 +274,10 @@ impl<'a> Run<'a> {
 }
 
 /// An engine that could not make the sandbox: the caller's fault, a refusal, or an internal error.
-fn not_created(error: Error, chosen: bool) -> Result<Stepped> {
+fn not_created(error: Error, program: Whose) -> Result<Stepped> {
     match error {
         Error::Usage(_) | Error::State { .. } | Error::Refused(_) => Err(error),
-        Error::Config { .. } if chosen => Err(error),
+        Error::Config { .. } if program == Whose::Caller => Err(error),
         Error::Unclean { left, .. } => {
             let mut stepped = Stepped::fault("the sandbox could not be made, nor proved gone".to_owned());
             stepped.evidence.cleanup = Some(Cleanup { proved: false, left, checked: Vec::new() });
@@ -297,22 +312,30 @@ impl<'a> StepPlan<'a> {
             stdin,
             stdout: Output::Captured,
             artefact: None,
-            chosen: false,
+            program: Whose::Judge,
             raw: None,
         }
     }
 
-    pub(super) fn chosen(self) -> Self {
-        StepPlan { chosen: true, ..self }
+    pub(super) fn of(self, program: Whose) -> Self {
+        StepPlan { program, ..self }
     }
 }
 
 impl Stepped {
-    fn from(outcome: Outcome, chosen: bool) -> Result<Stepped> {
-        if let Some((_, words)) = outcome.exec_failed.filter(|(_, words)| chosen && words.starts_with("exec")) {
-            return Err(Error::Usage(words));
+    fn from(outcome: Outcome, program: Whose, proved: bool) -> Result<Stepped> {
+        let Outcome { mut evidence, exec_failed, stdout, stderr, artefact, artefact_missing, ended_ns, ended, .. } =
+            outcome;
+        if let Some((errno, words)) = exec_failed.filter(|(_, words)| words.starts_with("exec")) {
+            match program {
+                Whose::Caller if proved => return Err(Error::Usage(words)),
+                Whose::Submission if !HOSTS_FAULT.contains(&errno) => {
+                    evidence.fault = None;
+                    evidence.payload.not_executable = Some(words);
+                }
+                _ => {}
+            }
         }
-        let Outcome { evidence, stdout, stderr, artefact, artefact_missing, ended_ns, ended, .. } = outcome;
         Ok(Stepped { evidence, stdout, stderr, artefact, artefact_missing, ended_ns, ended })
     }
 

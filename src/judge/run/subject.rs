@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::prepared::{BoxFile, Content, Prepared};
 use super::request::Ready;
-use super::step::{Output, Raw, StepPlan, Stepped};
+use super::step::{Output, Raw, StepPlan, Stepped, Whose};
 use super::{Input, Judged, Next, Run, Subject};
 use crate::error::{At, Error, Result};
 use crate::judge::cache::{Key, KeyBuilder};
@@ -88,7 +88,7 @@ impl<'a> Run<'a> {
         let stdin = self.stdin.take().unwrap_or(Input::Empty);
         let plan = self
             .configure(&stage, &self.judge.base.config, &limits, Some(args), &[])
-            .map(|spec| StepPlan::ours(spec, &stage, &limits, stdin).chosen());
+            .map(|spec| StepPlan::ours(spec, &stage, &limits, stdin).of(Whose::Caller));
         let step = self.step(plan, Some(stage))?;
         self.state = State::Running { language: None, limits, compiled: None };
         Ok(Next::Steps(vec![step]))
@@ -222,7 +222,7 @@ impl<'a> Run<'a> {
         let plan = prepared
             .fill(&stage)
             .and_then(|()| self.configure(&stage, &prepared.config, &limits, None, prepared.places()))
-            .map(|spec| StepPlan::ours(spec, &stage, &limits, stdin));
+            .map(|spec| StepPlan::ours(spec, &stage, &limits, stdin).of(prepared.whose()));
         let step = self.step(plan, Some(stage))?;
         self.state = State::Running { language: prepared.language, limits, compiled: prepared.compiled };
         Ok(Next::Steps(vec![step]))
@@ -241,7 +241,7 @@ impl<'a> Run<'a> {
             stdin: self.stdin.take().unwrap_or(Input::Empty),
             stdout: Output::Captured,
             artefact: None,
-            chosen: true,
+            program: Whose::Caller,
             controllers: None,
             raw: None,
         };
@@ -263,7 +263,7 @@ impl<'a> Run<'a> {
             stdin: Input::Empty,
             stdout: Output::Captured,
             artefact: None,
-            chosen: true,
+            program: Whose::Caller,
             controllers: None,
             raw: Some(Raw { stdin, stdout, stderr, inherit }),
         };

@@ -284,6 +284,7 @@ impl<'a> Watch<'a> {
                 rusage_cpu_us: Some((ended.user_us + ended.system_us).saturating_sub(setup_cpu_us)),
                 image_bytes: Some(exec.image_bytes).filter(|bytes| *bytes > 0),
                 entered_user_mode: exec.watched.then_some(ended.exec_completed),
+                not_executable: None,
             };
             // After a good end nobody looks.
             let seen = ended.files;

@@ -174,6 +174,7 @@ pub static BY_CAUSE: Metric =
             "pe_checker",
             "ie_checker_failed",
             "tle_idle",
+            "re_not_executable",
         ],
     );
 
