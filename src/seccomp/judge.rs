@@ -37,6 +37,10 @@ const PERSONALITIES: [u32; 3] = [0, 0x0004_0000, 0xffff_ffff];
 const HOSTILE_FAMILIES: [u32; 4] =
     [libc::AF_PACKET as u32, libc::AF_KEY as u32, libc::AF_VSOCK as u32, libc::AF_XDP as u32];
 
+/// Socket options that attach a filter (socket(7), bpf(2)).
+const SOCKET_FILTERS: [libc::c_int; 4] =
+    [libc::SO_ATTACH_FILTER, libc::SO_ATTACH_BPF, libc::SO_ATTACH_REUSEPORT_CBPF, libc::SO_ATTACH_REUSEPORT_EBPF];
+
 /// The part of socket(2)'s type that is not flags (`SOCK_TYPE_MASK` of the kernel).
 const SOCK_TYPE_MASK: u32 = 0xf;
 
@@ -192,6 +196,14 @@ fn by_argument() -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
                 vec![
                     rule(vec![is(1, SeccompCmpOp::Ne, core)])?,
                     rule(vec![SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)])?,
+                ],
+            ),
+            // Compiled filters of sockets come out of one allowance of the machine's, without which this filter is not attached.
+            (
+                libc::SYS_setsockopt,
+                vec![
+                    rule(vec![is(1, SeccompCmpOp::Ne, libc::SOL_SOCKET as u64)])?,
+                    rule(SOCKET_FILTERS.iter().map(|option| is(2, SeccompCmpOp::Ne, *option as u64)).collect())?,
                 ],
             ),
             // The memory cgroup does not count huge pages of the host's pool.

@@ -98,3 +98,25 @@ fn no_trigger_of_pressure_can_be_made() {
     assert_eq!(verdict["stdout"], "", "{verdict:#}");
     super::assert_clean(&test);
 }
+
+/// Filters of sockets are compiled in memory that all users of the machine share, and that the judge's own filter needs.
+#[test]
+fn no_filter_is_attached_to_a_socket() {
+    rustbox_only!();
+    let test = Test::new();
+    let code = "import ctypes, errno, socket, struct
+code = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0xffff))
+program = struct.pack('HxxxxxxQ', 1, ctypes.addressof(code))
+for family in socket.AF_UNIX, socket.AF_INET:
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    for option in 26, 50, 51, 52:
+        try:
+            s.setsockopt(socket.SOL_SOCKET, option, program)
+            print(family, option)
+        except OSError as error:
+            if error.errno != errno.EPERM: print(family, option, error)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)";
+    let verdict = python(&test, &[], code).wait().ok().json();
+    assert_eq!(verdict["stdout"], "", "{verdict:#}");
+    super::assert_clean(&test);
+}
