@@ -119,6 +119,47 @@ fn without_a_v2_hierarchy_freezing_and_signalling_kills_the_same_bomb() {
 }
 
 #[test]
+fn what_nobody_is_in_goes_round_a_process_that_stays() {
+    let (_guard, plan) = planned("round");
+    let cgroup = plan.create(None).unwrap();
+    let guest = spawn(cgroup.entry().unwrap(), "exec sleep 60");
+    let top = &plan.directories.last().unwrap().path;
+    for below in ["a/1", "b/1", "c/a/1", "c/b/1", "c/c/1", "c/d/1", "c/e/1", "d/1", "e/1"] {
+        std::fs::create_dir_all(top.join(below)).unwrap();
+    }
+    std::fs::write(top.join("c/c/cgroup.procs"), guest.0.id().to_string()).unwrap();
+    cgroup.remove(Duration::ZERO).unwrap_err();
+    let below = |place: &str| std::fs::read_dir(top.join(place)).unwrap().map(|it| it.unwrap().path());
+    let left = |place| below(place).filter(|it| it.is_dir()).collect::<Vec<_>>();
+    assert_eq!([left(""), left("c"), left("c/c")], [vec![top.join("c")], vec![top.join("c/c")], vec![]]);
+    drop(guest);
+    cgroup.remove(Duration::from_secs(5)).unwrap();
+}
+
+#[test]
+fn without_a_v2_hierarchy_a_process_deeper_than_any_path_is_found_and_killed_too() {
+    let (_guard, mut plan) = planned("dig");
+    plan.directories.retain(|directory| directory.version == Version::V1);
+    let Some(freezer) = plan.directory(Controller::Freezer) else {
+        return; // As above.
+    };
+    let (top, name) = (freezer.path.display(), "a".repeat(250));
+    let dig = format!(
+        "cd -P {top}; for i in $(seq 20); do mkdir {name} && cd -P {name} || exit 1; done; echo 0 >cgroup.procs; exec sleep 60"
+    );
+    let cgroup = plan.create(None).unwrap();
+    let mut guest = spawn(cgroup.entry().unwrap(), &dig);
+    let comm = format!("/proc/{}/comm", guest.0.id());
+    wait_for("sleep", || std::fs::read_to_string(&comm).unwrap() == "sleep\n");
+    assert_eq!(std::fs::read_to_string(freezer.path.join("cgroup.procs")).unwrap(), "");
+    assert_eq!(cgroup.procs().unwrap(), [guest.0.id() as i32]);
+    assert!(cgroup.kill().unwrap());
+    guest.0.wait().unwrap();
+    cgroup.remove(Duration::from_secs(5)).unwrap();
+    assert!(cgroup.remaining().is_empty());
+}
+
+#[test]
 fn cgroups_that_the_container_made_go_too() {
     let (_guard, plan) = planned("nest");
     let cgroup = plan.create(None).unwrap();

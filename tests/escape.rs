@@ -658,6 +658,64 @@ fn the_release_agent_of_a_cgroup_cannot_be_set() {
     assert_eq!(output_of(spec), "end");
 }
 
+/// A program that makes cgroups in its own, each in the one before, in these hierarchies, and goes into the deepest; what it
+/// writes to descriptor 3 then goes to the freezer of v1.
+fn digging(hierarchies: &str, directories: &str, times: usize, then: &str) -> Spec {
+    let script = format!(
+        "for procs in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/{hierarchies}/cgroup.procs; do [ -e $procs ] || continue; \
+         cd -P ${{procs%/*}}; for i in $(seq {times}); do mkdir -p {directories} && cd -P {directories} || exit 1; done; \
+         echo 0 >cgroup.procs || [ -e cpuset.mems ] || exit 1; [ -e freezer.state ] && exec 3>freezer.state; done 2>/dev/null; echo deep; {then}"
+    );
+    let options = ["nosuid", "noexec", "nodev", "relatime"];
+    sh(&script)
+        .without_mount("/sys/fs/cgroup")
+        .mount(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options}))
+}
+
+#[test]
+fn a_container_that_digs_cgroups_deeper_than_any_path_is_found_killed_and_proved_gone() {
+    rustbox_only!();
+    let long = "a".repeat(250);
+    let short = "dddd/".repeat(500);
+    for (hierarchies, directories, times, own_pids) in
+        [("*", &long, 20, true), ("*", &long, 20, false), ("[fu]*", &short, 2, false)]
+    {
+        let t = Test::new();
+        let spec = digging(hierarchies, directories, times, "exec sleep 1000");
+        let c = t.bundle(if own_pids { spec } else { spec.without_namespace("pid") });
+        c.up();
+        c.wait_output("deep");
+        assert_eq!(t.runtime(&["ps", "--format", "json", &c.id]).ok().json(), json!([c.pid()]));
+        let delete = if own_pids {
+            t.runtime(&["kill", "--all", &c.id, "KILL"]).ok();
+            c.wait_status("stopped");
+            &["delete", "--json", &c.id][..]
+        } else {
+            &["delete", "--json", "--force", &c.id]
+        };
+        // Neither a descriptor nor a frame of the stack for each level.
+        let proof = t.shell("ulimit -n 32; ulimit -s 256; exec \"$@\"", delete).ok().json();
+        assert_eq!(proof["clean"], true, "{proof}");
+        t.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_process_that_has_frozen_itself_deeper_than_any_path_dies_with_its_container() {
+    rustbox_only!();
+    if !Path::new("/sys/fs/cgroup/freezer/cgroup.procs").exists() {
+        skip!("no v1 freezer, whose frozen processes no signal ends");
+    }
+    let t = Test::new();
+    let c = t.bundle(digging("*", &"a".repeat(250), 20, "echo FROZEN >&3"));
+    c.up();
+    c.wait_output("deep");
+    let stat = format!("/proc/{}/stat", c.pid());
+    until("the process to be frozen", || fs::read_to_string(&stat).unwrap().contains(") D "));
+    c.delete_force().ok();
+    t.assert_nothing_left();
+}
+
 #[test]
 fn device_access_is_denied_by_default_though_nodes_can_be_made() {
     let script = "mknod /tmp/mem c 1 1; mknod /tmp/kmsg c 1 11; mknod /tmp/disk b 254 0; mknod /tmp/fuse c 10 229; \

@@ -239,7 +239,7 @@ fn make(directory: &mut Directory, made: &mut Made, by_systemd: bool) -> Result<
 /// Notes that a directory is there, and whether somebody is in it.
 fn found(directory: &mut Directory) -> Result<()> {
     directory.existed = true;
-    directory.shared = super::release::any_process(&directory.path)?;
+    directory.shared = super::tree::any_process(&directory.path)?;
     refuse_frozen(directory)
 }
 

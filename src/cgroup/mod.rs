@@ -25,6 +25,7 @@ mod release;
 pub mod stats;
 mod sub;
 pub mod systemd;
+mod tree;
 mod v1;
 mod v2;
 

@@ -187,7 +187,7 @@ impl Plan {
         let mut plan = Plan { unentered: true, ..self.clone() };
         for directory in &mut plan.directories {
             // What cannot be looked into is left, and the proof says so.
-            directory.shared = super::release::any_process(&directory.path).unwrap_or(false);
+            directory.shared = super::tree::any_process(&directory.path).unwrap_or(false);
         }
         plan
     }

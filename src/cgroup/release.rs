@@ -10,7 +10,7 @@ use super::create::Cgroup;
 use super::file::Dir;
 use super::layout::{Controller, Version};
 use super::plan::Directory;
-use super::systemd;
+use super::{systemd, tree};
 use crate::error::{At, Error, Result};
 use crate::sys::{Errno, pidfd};
 
@@ -30,7 +30,7 @@ impl Cgroup {
     pub fn procs(&self) -> Result<Vec<libc::pid_t>> {
         let mut pids = BTreeSet::new();
         if let Some(place) = self.plan.census() {
-            collect(&self.plan.directories[place].path, &mut pids)?;
+            tree::collect(&self.plan.directories[place].path, &mut pids)?;
         }
         Ok(pids.into_iter().collect())
     }
@@ -164,7 +164,7 @@ impl Cgroup {
         // On v1 alone it is the freezer that says who is a member, and a stray has left just that.
         let mut pids = BTreeSet::new();
         for directory in self.plan.directories.iter().filter(|directory| !directory.shared) {
-            collect(&directory.path, &mut pids)?;
+            tree::collect(&directory.path, &mut pids)?;
         }
         for pid in pids {
             match dir.try_write("cgroup.procs", &pid.to_string()) {
@@ -232,13 +232,15 @@ impl Cgroup {
         let mut thawed = false;
         let mut left: Vec<_> = self.plan.directories.iter().rev().collect();
         loop {
+            // A look at all that a container has made may take longer than there is time: the last one begins after that.
+            let last = Instant::now() >= deadline;
             let mut busy = Vec::new();
             for directory in left {
                 let gone = if directory.shared {
-                    rmdir(&directory.path)?;
+                    tree::rmdir(&directory.path)?;
                     true
                 } else {
-                    rmdir_tree(&directory.path)?
+                    tree::remove(&directory.path)?
                 };
                 if !gone {
                     busy.push(directory);
@@ -248,7 +250,7 @@ impl Cgroup {
                 return Ok(());
             }
             left = busy;
-            if Instant::now() >= deadline {
+            if last {
                 let left: Vec<_> = left.iter().map(|directory| describe(&directory.path)).collect();
                 return Err(Error::Other(format!("cgroup is still in use: {}", left.join("; "))));
             }
@@ -272,7 +274,7 @@ impl Cgroup {
         let plan = &self.plan;
         let ours = |it: &&Directory| plan.unit.is_none() && !it.shared && plan.is_payloads_alone(it);
         for directory in plan.directories.iter().filter(ours) {
-            let _ = rmdir(&directory.path);
+            let _ = tree::rmdir(&directory.path);
         }
     }
 
@@ -283,74 +285,10 @@ impl Cgroup {
     }
 }
 
-/// `rmdir(2)`: whether the directory is gone. `false` means busy.
-fn rmdir(path: &Path) -> Result<bool> {
-    match std::fs::remove_dir(path) {
-        Ok(()) => Ok(true),
-        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ENOENT) => Ok(true),
-            Some(Errno::EBUSY | Errno::ENOTEMPTY) => Ok(false),
-            _ => Err(Error::io("rmdir", path.display(), &error)),
-        },
-    }
-}
-
-/// Removes a directory; where it is busy, first the ones below it, deepest first.
-fn rmdir_tree(path: &Path) -> Result<bool> {
-    if rmdir(path)? {
-        return Ok(true);
-    }
-    let mut all = true;
-    for child in children(path)? {
-        all &= rmdir_tree(&child)?;
-    }
-    if all { rmdir(path) } else { Ok(false) }
-}
-
-/// The child cgroups. cgroupfs has no symbolic links and d_type is always known.
-fn children(path: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match std::fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io("read directory", path.display(), &error)),
-    };
-    let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    Ok(directories.map(|entry| entry.path()).collect())
-}
-
-/// Adds the processes of a cgroup and of those below it.
-fn collect(path: &Path, pids: &mut BTreeSet<libc::pid_t>) -> Result<()> {
-    match Dir::new(path).try_read("cgroup.procs") {
-        Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &libc::pid_t| *pid > 0)),
-        // Gone between two looks, or a threaded v2 cgroup, whose processes its domain lists.
-        Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => {}
-        Err(errno) => return Err(errno).at("read", path.join("cgroup.procs").display()),
-    }
-    for child in children(path)? {
-        collect(&child, pids)?;
-    }
-    Ok(())
-}
-
-/// Whether any process is in a cgroup or below it, visible or not.
-pub(super) fn any_process(path: &Path) -> Result<bool> {
-    match Dir::new(path).try_read("cgroup.procs") {
-        Ok(text) if !text.trim().is_empty() => return Ok(true),
-        Ok(_) | Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => {}
-        Err(errno) => return Err(errno).at("read", path.join("cgroup.procs").display()),
-    }
-    for child in children(path)? {
-        if any_process(&child)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 /// A busy directory in words, with one process that holds it.
 fn describe(path: &Path) -> String {
     let mut pids = BTreeSet::new();
-    let holder = match collect(path, &mut pids).ok().and_then(|()| pids.first()) {
+    let holder = match tree::collect(path, &mut pids).ok().and_then(|()| pids.first()) {
         Some(pid) => {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             format!("process {pid} `{}`", name.trim())

@@ -10,6 +10,7 @@ pub mod calls;
 pub mod capability;
 pub mod clone;
 pub mod descriptors;
+pub mod dirent;
 pub mod entry;
 pub mod epoll;
 pub mod lock;

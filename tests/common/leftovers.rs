@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
@@ -136,7 +137,14 @@ pub fn sweep(tag: &str, dir: &Path, recorded: &[Process]) {
             process.kill();
         }
         for cgroup in cgroups(tag).iter().rev() {
-            let _ = fs::remove_dir(cgroup);
+            if fs::remove_dir(cgroup).is_err_and(|error| error.kind() == std::io::ErrorKind::InvalidFilename) {
+                // Its path is too long for the kernel: find(1) goes by handles.
+                let thaw =
+                    ["(", "-name", "freezer.state", "-execdir", "sh", "-c", "echo THAWED >freezer.state", ";", ")"];
+                let remove = ["-o", "-type", "d", "-delete"];
+                let parent = cgroup.parent().unwrap();
+                let _ = Command::new("find").arg(parent).arg("-depth").args(thaw).args(remove).output();
+            }
         }
         if (pids.is_empty() && cgroups(tag).is_empty()) || start.elapsed() > Duration::from_secs(5) {
             break;
