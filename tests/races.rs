@@ -186,3 +186,31 @@ fn containers_that_start_at_once_on_one_root_share_the_mount_points_that_they_ma
     }
     t.assert_nothing_left();
 }
+
+#[test]
+fn a_delete_is_proved_though_another_container_has_the_id_at_once() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(spec());
+    let traced = |options: &[&str]| {
+        c.up();
+        c.wait_status("stopped");
+        let mut command = Command::new("strace");
+        command.args(["-qq", "-e", "trace=unlinkat"]).args(options).arg(binary()).arg("--root").arg(&t.root);
+        command.args(["delete", "--json", &c.id]);
+        t.spawn(command, Stdio::null())
+    };
+    let log = t.path("calls");
+    traced(&["-o", log.to_str().unwrap()]).wait().ok();
+    let calls = fs::read_to_string(&log).unwrap();
+    let (last, _) = calls.lines().enumerate().find(|(_, call)| call.contains(&format!("\"{}\"", c.id))).unwrap();
+    // Held up where it has just removed the state directory.
+    let pause = format!("inject=unlinkat:delay_exit={}s:when={}", 2 * slowness(), last + 1);
+    let deleting = traced(&["-o", "/dev/null", "-e", &pause]);
+    until("the state directory to be gone", || !t.root.join(&c.id).exists());
+    c.create().ok();
+    let proof = deleting.wait().ok().json();
+    assert!(proof["clean"] == true && proof["state_gone"] == true, "{proof}");
+    c.delete_force().ok();
+    t.assert_nothing_left();
+}

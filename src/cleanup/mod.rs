@@ -9,7 +9,7 @@ pub mod mounts;
 pub mod orphans;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
@@ -19,8 +19,8 @@ use crate::cgroup::Cgroup;
 use crate::container::root::Root;
 use crate::container::running_hook;
 use crate::container::state::{Directory, Record};
-use crate::error::{Error, Result};
-use crate::sys::{Errno, pidfd};
+use crate::error::{At, Error, Result};
+use crate::sys::{Errno, path, pidfd};
 use crate::worker::metrics;
 
 /// How long a release waits for processes and cgroups to go, in all.
@@ -155,14 +155,7 @@ pub fn release(
         }
     };
 
-    let place = directory.path().to_owned();
-    let mut state_gone = false;
-    if left.is_empty() {
-        match directory.remove(root) {
-            Ok(()) => state_gone = gone(&place, &mut left),
-            Err(error) => left.push(error.to_string()),
-        }
-    }
+    let state_gone = left.is_empty() && remove_state(root, directory, &mut left);
     let proof = Proof {
         id: record.id.clone(),
         clean: left.is_empty(),
@@ -209,16 +202,24 @@ fn end(init: &OwnedFd, cgroup: &Cgroup, deadline: Instant, left: &mut Vec<String
     }
 }
 
-fn gone(path: &Path, left: &mut Vec<String>) -> bool {
-    match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
-        Err(error) => {
-            left.push(format!("state directory `{}`: {error}", path.display()));
-            false
-        }
-        Ok(_) => {
-            left.push(format!("state directory `{}`", path.display()));
-            false
-        }
+/// Removes the state directory; true where it is gone.
+fn remove_state(root: &Root, directory: Directory, left: &mut Vec<String>) -> bool {
+    match directory.remove(root).and_then(|()| is_there(&directory)) {
+        Ok(false) => return true,
+        Ok(true) => left.push(format!("state directory `{}`", directory.path().display())),
+        Err(error) => left.push(error.to_string()),
     }
+    false
+}
+
+/// Whether the name of a container's directory leads to it. Another container may have the same by now: its directory is
+/// another inode, as long as this one is open.
+fn is_there(directory: &Directory) -> Result<bool> {
+    let place = directory.path().display();
+    let found = match std::fs::symlink_metadata(directory.path()) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        found => found.at("look for the state directory", &place)?,
+    };
+    let own = path::fstat(directory.fd()).at("stat", &place)?;
+    Ok((found.dev(), found.ino()) == (own.st_dev, own.st_ino))
 }

@@ -158,7 +158,7 @@ impl Directory {
     ///
     /// # Errors
     /// As `unlinkat(2)`, naming the directory.
-    pub fn remove(self, root: &Root) -> Result<()> {
+    pub fn remove(&self, root: &Root) -> Result<()> {
         remove_files(self.fd()).at("remove the files of", self.path.display())?;
         let name = path::c_path(&self.id).at("name", &self.id)?;
         path::unlinkat(root.fd(), &name, libc::AT_REMOVEDIR).at("remove the state directory", self.path.display())
