@@ -1023,6 +1023,79 @@ fn delete_force_ends_a_paused_container() {
     t.assert_nothing_left();
 }
 
+#[test]
+fn a_created_container_that_is_paused_is_started_only_after_it_is_resumed() {
+    not_under!(Crun, "its answer is not known");
+    let t = Test::new();
+    let c = t.bundle(sh("echo went on; sleep 1000"));
+    c.create().ok();
+    t.runtime(&["pause", &c.id]).ok();
+    assert_eq!(c.status(), "paused");
+    c.start().denied().rustbox_says(&[&c.id, "paused", "resume"]);
+    t.runtime(&["pause", &c.id]).denied().rustbox_says(&["paused"]);
+    c.delete().denied().rustbox_says(&["paused"]);
+    t.runtime(&["resume", &c.id]).ok();
+    assert_eq!(c.status(), "created");
+    c.start().ok();
+    c.wait_output("went on");
+    c.kill_and_delete();
+    t.assert_nothing_left();
+}
+
+/// A container whose `run --detach` waits for a hook of the container, with its init on record.
+fn stuck_run(c: &Container<'_>) -> Running {
+    let running = c.spawn_run(&["--detach"], Stdio::null());
+    let init = c.test.root.join(&c.id).join("init");
+    until("init on record", || fs::read_to_string(&init).is_ok_and(|text| text.contains("starting")));
+    running
+}
+
+#[test]
+fn a_container_that_is_frozen_while_it_is_made_is_paused_and_can_be_resumed_or_killed() {
+    rustbox_only!();
+    let t = Test::new();
+    for resume in [true, false] {
+        let c = t.bundle(sh("sleep 1000").hook("startContainer", "while ! test -e /go; do sleep 0.01; done"));
+        let running = stuck_run(&c);
+        assert_eq!(c.status(), "creating");
+        t.runtime(&["pause", &c.id]).denied().says(&["creating"]);
+        freeze(&c);
+        assert_eq!(c.status(), "paused");
+        c.exec_with(&["--ignore-paused"], &["true"]).fails().says(&["creation is paused", "resume"]);
+        if resume {
+            t.runtime(&["resume", &c.id]).ok();
+            assert_eq!(c.status(), "creating");
+            c.file("go", "");
+            running.wait().ok();
+            assert_eq!(c.status(), "running");
+            c.kill_and_delete();
+        } else {
+            c.kill("KILL").ok();
+            let _ = t.runtime(&["resume", &c.id]);
+            running.wait().denied();
+        }
+        t.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_container_that_is_frozen_before_its_init_is_on_record_can_be_resumed() {
+    rustbox_only!();
+    let t = Test::new();
+    let go = t.path("go");
+    let c =
+        t.bundle(sh("true").hook("createRuntime", &format!("while ! test -e {}; do sleep 0.01; done", go.display())));
+    let running = c.spawn_run(&[], Stdio::null());
+    until("the hook", || t.root.join(&c.id).join("hook").exists());
+    freeze(&c);
+    fs::write(&go, "").unwrap();
+    until("the hook's end", || !t.root.join(&c.id).join("hook").exists());
+    assert_eq!(c.status(), "creating");
+    t.runtime(&["resume", &c.id]).ok();
+    running.wait().ok();
+    t.assert_nothing_left();
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // cleanup
 

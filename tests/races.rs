@@ -6,6 +6,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use common::*;
+use nix::fcntl::{Flock, FlockArg};
 
 /// The same command several times at once.
 fn at_once(t: &Test, count: usize, args: &[&str]) -> Vec<Out> {
@@ -118,6 +119,42 @@ fn looking_at_a_container_while_it_is_made_and_deleted_gives_an_answer_or_a_reas
             looks();
         }
     });
+    t.assert_nothing_left();
+}
+
+#[test]
+fn a_pause_does_not_stay_on_the_container_that_has_come_after_the_one_it_was_meant_for() {
+    rustbox_only!();
+    let t = Test::new();
+    for locked_by_another in [false, true] {
+        let c = t.bundle(sh("sleep 1000").hook("startContainer", "while ! test -e /go; do sleep 0.01; done"));
+        let go = c.file("go", "");
+        c.run_detached().ok();
+        let directory = fs::File::open(t.root.join(&c.id)).unwrap();
+        let lock = locked_by_another.then(|| Flock::lock(directory, FlockArg::LockExclusive).unwrap());
+        // It is slow between its look and the freezing: the second time that it opens the file.
+        let mut command = Command::new("strace");
+        command.args(["-qq", "-o"]).arg(t.path("trace")).arg("-P").arg(freezer_file(&c));
+        command.args(["-e", "inject=openat,openat2:delay_enter=1500000:when=2"]);
+        command.arg(binary()).arg("--root").arg(&t.root).args(["pause", &c.id]);
+        let pause = t.spawn(command, Stdio::null());
+        until("the look", || fs::read_to_string(t.path("trace")).is_ok_and(|trace| trace.contains("open")));
+        drop(lock);
+        c.delete_force().ok();
+        fs::remove_file(&go).unwrap();
+        let successor = c.spawn_run(&["--detach"], Stdio::null());
+        until("it", || fs::read_to_string(t.root.join(&c.id).join("init")).is_ok_and(|text| text.contains("starting")));
+        let paused = pause.wait();
+        if locked_by_another {
+            paused.denied().says(&[&c.id, "cannot be paused", "stopped"]);
+        }
+        assert_eq!(c.status(), "creating");
+        fs::write(&go, "").unwrap();
+        successor.wait().ok();
+        assert_eq!(c.status(), "running");
+        c.kill_and_delete();
+        fs::remove_file(t.path("trace")).unwrap();
+    }
     t.assert_nothing_left();
 }
 

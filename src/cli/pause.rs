@@ -1,10 +1,8 @@
 //! `rustbox pause` and `rustbox resume`.
 
-use std::os::fd::AsFd;
-
 use crate::cli::Global;
-use crate::container::state::{Status, status};
-use crate::error::{Error, Result};
+use crate::container::pause as container;
+use crate::error::Result;
 
 /// Freeze or thaw the processes of a container
 #[derive(Debug, clap::Args)]
@@ -17,15 +15,8 @@ pub struct Args {
 /// Runs `pause`, or `resume`.
 ///
 /// # Errors
-/// Where the container is not running, or not paused.
+/// Where the container is neither running nor created, or not paused.
 pub fn main(global: &Global, args: &Args, pause: bool) -> Result<()> {
-    let (dir, record) = global.open_root()?.look(&args.id)?;
-    let (now, _) = status(dir.as_fd(), &record)?;
-    let cgroup = record.cgroup.open();
-    match (pause, now) {
-        (true, Status::Running | Status::Created) => cgroup.freeze(),
-        (false, Status::Paused) => cgroup.thaw(),
-        (true, _) => Err(Error::state(&args.id, format!("cannot be paused: it is {now}"))),
-        (false, _) => Err(Error::state(&args.id, format!("cannot be resumed: it is {now}"))),
-    }
+    let root = global.open_root()?;
+    if pause { container::pause(&root, &args.id) } else { container::resume(&root, &args.id) }
 }

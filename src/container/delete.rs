@@ -8,7 +8,7 @@ use crate::container::identity;
 use crate::container::report::Report;
 use crate::container::root::Root;
 use crate::container::running_hook;
-use crate::container::state::{Directory, Record, Status, read_init, status};
+use crate::container::state::{Directory, Live, Record, Status, read_init, status};
 use crate::error::{Error, Result};
 use crate::judge::monitor;
 
@@ -31,19 +31,28 @@ pub fn delete(root: &Root, id: &str, force: bool) -> Result<Option<Deleted>> {
         other => other?,
     };
     let record = directory.record()?;
-    let (now, _) = status(directory.fd(), &record)?;
+    let (now, live) = status(directory.fd(), &record)?;
     if !force && matches!(now, Status::Running | Status::Paused | Status::Creating) {
         return Err(Error::state(id, format!("cannot be deleted: it is {now}; use --force, or kill it first")));
     }
-    delete_locked(root, directory, record).map(Some)
+    delete_known(root, directory, record, (now, live)).map(Some)
 }
 
 /// Deletes a container in any state.
 ///
 /// # Errors
 /// Where its status cannot be told, or it cannot be thawed. What remains after that is in the proof.
-pub fn delete_locked(root: &Root, directory: Directory, mut record: Record) -> Result<Deleted> {
-    let (now, live) = status(directory.fd(), &record)?;
+pub fn delete_locked(root: &Root, directory: Directory, record: Record) -> Result<Deleted> {
+    let known = status(directory.fd(), &record)?;
+    delete_known(root, directory, record, known)
+}
+
+fn delete_known(
+    root: &Root,
+    directory: Directory,
+    mut record: Record,
+    (now, live): (Status, Option<Live>),
+) -> Result<Deleted> {
     // Whoever has its pids, or is in its cgroups, is another one.
     let other_boot = record.boot_id != identity::boot_id()?;
     if let (Status::Paused, Some(live)) = (now, &live) {

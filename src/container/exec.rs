@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Process, Spec};
 
 use crate::cgroup;
+use crate::container::identity;
 use crate::container::namespaces::Namespaces;
 use crate::container::report::Report;
 use crate::container::root::Root;
@@ -72,6 +73,10 @@ pub fn exec(root: &Root, target: &Target, document: &Process, options: &Options)
     };
     if now == Status::Paused && !options.ignore_paused {
         return Err(Error::state(id, "cannot exec in a paused container; resume it first"));
+    }
+    // Frozen before its end, an init that sets itself up may still see the host.
+    if now == Status::Paused && record.unattended && !identity::has_executed(live.process)? {
+        return Err(Error::state(id, "cannot exec in a container whose creation is paused; resume it first"));
     }
     validate_process(document, "$", &Host::probe())?;
     let linux = spec.linux().as_ref();

@@ -17,6 +17,7 @@ pub mod namespaces;
 mod net_devices;
 pub mod notify_socket;
 pub mod options;
+pub mod pause;
 pub mod pending;
 mod pid_file;
 mod plan;

@@ -6,6 +6,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Spec;
 
@@ -14,6 +15,11 @@ use crate::container::state::{Directory, remove_files, write_new};
 use crate::error::{At, Error, Result};
 use crate::sys::lock::{FlockArg, Lock};
 use crate::sys::{Errno, path};
+
+/// First pause between two tries to lock a directory.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+/// Longest such pause.
+const LAST_PAUSE: Duration = Duration::from_millis(20);
 
 /// The directory that holds one directory per container.
 #[derive(Debug)]
@@ -127,6 +133,33 @@ impl Root {
         self.acquire(id, FlockArg::LockExclusive)
     }
 
+    /// The same, where a command has the lock waiting for it no longer than `patience`; before each further try `meanwhile` is
+    /// called. Nothing where the lock is still held then.
+    ///
+    /// # Errors
+    /// As [`Root::lock`], and of `meanwhile`.
+    pub fn lock_within(
+        &self,
+        id: &str,
+        patience: Duration,
+        mut meanwhile: impl FnMut() -> Result<()>,
+    ) -> Result<Option<Directory>> {
+        let deadline = Instant::now() + patience;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.acquire(id, FlockArg::LockExclusiveNonblock) {
+                Err(error) if error.errno() == Some(Errno::EWOULDBLOCK) => {}
+                other => return other.map(Some),
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            meanwhile()?;
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
     /// Opens an existing container's directory for reading, beside a command that may be changing it.
     ///
     /// # Errors
@@ -168,10 +201,18 @@ impl Root {
     pub fn lock_opened(&self, id: &str, dir: OwnedFd, how: FlockArg) -> Result<Option<Directory>> {
         let place = self.path.join(id);
         let fd = Lock::take(dir, how).map_err(|(_, errno)| errno).at("lock", place.display())?;
-        let name = path::c_path(id).at("name", id)?;
-        let same = path::openat(self.fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, 0)
-            .and_then(|now| Ok((path::fstat(now.as_fd())?, path::fstat(fd.as_fd())?)))
-            .is_ok_and(|(now, locked)| now.st_ino == locked.st_ino && now.st_dev == locked.st_dev);
+        let same = self.names(id, fd.as_fd())?;
         Ok(same.then_some(Directory { id: id.to_owned(), path: place, fd }))
+    }
+
+    /// Whether an open directory is still the container's of this id.
+    ///
+    /// # Errors
+    /// For an id with a NUL byte.
+    pub fn names(&self, id: &str, dir: BorrowedFd<'_>) -> Result<bool> {
+        let name = path::c_path(id).at("name", id)?;
+        Ok(path::openat(self.fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, 0)
+            .and_then(|now| Ok((path::fstat(now.as_fd())?, path::fstat(dir)?)))
+            .is_ok_and(|(now, opened)| now.st_ino == opened.st_ino && now.st_dev == opened.st_dev))
     }
 }

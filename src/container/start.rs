@@ -34,7 +34,8 @@ pub fn start(root: &Root, id: &str, verdicts: &Path) -> Result<()> {
     let record = directory.record()?;
     let (now, live) = status(directory.fd(), &record)?;
     let (Status::Created, Some(live)) = (now, live) else {
-        return Err(Error::state(id, format!("cannot be started: it is {now}")));
+        let next = if now == Status::Paused { "; resume it first" } else { "" };
+        return Err(Error::state(id, format!("cannot be started: it is {now}{next}")));
     };
     if record.no_process {
         return Err(missing_process());

@@ -36,7 +36,7 @@ pub enum Status {
     Created,
     /// The program runs.
     Running,
-    /// The program runs and its cgroup is frozen.
+    /// It is created, or the program runs, and its cgroup is frozen.
     Paused,
     /// The program has ended.
     Stopped,
@@ -167,9 +167,9 @@ impl Directory {
 
 /// A container's status now, and a handle of its first process where that lives.
 ///
-/// Nothing is remembered that the kernel can be asked: a dead init is `stopped`; an open reader of
-/// the gate is an init that waits, so `created`; an unattended init that has executed nothing is `creating`; a frozen cgroup
-/// is `paused`.
+/// Nothing is remembered that the kernel can be asked: a dead init is `stopped`; a frozen cgroup is `paused`, however far init
+/// has come; an unattended init that has executed nothing is `creating`; an open reader of the gate is an init that waits, so
+/// `created`.
 ///
 /// # Errors
 /// As the look-ups.
@@ -183,19 +183,26 @@ pub fn status(dir: BorrowedFd<'_>, record: &Record) -> Result<(Status, Option<Li
         return Ok((if creating { Status::Creating } else { Status::Stopped }, None));
     };
     let Some(pidfd) = identity::open(init)? else { return Ok((Status::Stopped, None)) };
+    let live = Live { process: init, pidfd };
+    if is_frozen(record)? {
+        return Ok((Status::Paused, Some(live)));
+    }
     if record.unattended && !identity::has_executed(init)? {
         return Ok((Status::Creating, None));
     }
-    let live = Live { process: init, pidfd };
     let waiting = !record.ungated && path::openat(dir, c"gate", libc::O_WRONLY | libc::O_NONBLOCK, 0).is_ok();
-    let status = if waiting {
-        Status::Created
-    } else if record.cgroup.open().is_frozen()? {
-        Status::Paused
-    } else {
-        Status::Running
-    };
-    Ok((status, Some(live)))
+    Ok((if waiting { Status::Created } else { Status::Running }, Some(live)))
+}
+
+/// Whether the container's cgroup is frozen; one that is not there is not.
+///
+/// # Errors
+/// As `read(2)`.
+pub fn is_frozen(record: &Record) -> Result<bool> {
+    match record.cgroup.open().is_frozen() {
+        Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(false),
+        frozen => frozen,
+    }
 }
 
 /// A container's first process, alive when looked at, and its handle.

@@ -20,7 +20,7 @@ use crate::error::{At, Error, Result};
 use crate::judge::batch::cores::PLACE;
 use crate::judge::{lease, monitor};
 use crate::sys::lock::{FlockArg, Lock};
-use crate::sys::{Errno, path};
+use crate::sys::path;
 
 /// How often the worker is looked over: removing one thing may uncover another (a container's end, its ids).
 const ROUNDS: usize = 3;
@@ -170,21 +170,9 @@ fn container(root: &Root, id: &str, cleanup: bool, done: &mut Recovered) -> Resu
 /// Locks a container's directory; nothing where it is gone, or a command works on it. Somebody who only looks has the
 /// lock for a moment.
 fn lock(root: &Root, id: &str) -> Result<Option<Directory>> {
-    let patience = Instant::now() + Duration::from_millis(100);
-    loop {
-        let directory = match root.open_directory(id) {
-            Err(Error::State { .. }) => return Ok(None),
-            other => other?,
-        };
-        match root.lock_opened(id, directory, FlockArg::LockExclusiveNonblock) {
-            Err(error) if error.errno() == Some(Errno::EWOULDBLOCK) => {
-                if Instant::now() >= patience {
-                    return Ok(None);
-                }
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            other => return other,
-        }
+    match root.lock_within(id, Duration::from_millis(100), || Ok(())) {
+        Err(Error::State { .. }) => Ok(None),
+        other => other,
     }
 }
 

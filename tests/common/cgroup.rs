@@ -27,6 +27,19 @@ pub fn membership<'t>(text: &'t str, controller: &str) -> &'t str {
     found.next().unwrap_or_else(|| panic!("no {controller}: {text}"))[2]
 }
 
+/// The file that freezes a container: of v2 where it is beside v1, too.
+pub fn freezer_file(container: &Container<'_>) -> PathBuf {
+    let v2 = if unified() { hierarchy("") } else { hierarchy("unified") };
+    let file = v2.join(&container.cgroup).join("cgroup.freeze");
+    if file.exists() { file } else { hierarchy("freezer").join(&container.cgroup).join("freezer.state") }
+}
+
+/// Freezes a container, or what there is of it yet, as somebody else would.
+pub fn freeze(container: &Container<'_>) {
+    let file = freezer_file(container);
+    fs::write(&file, if file.ends_with("cgroup.freeze") { "1" } else { "FROZEN" }).unwrap();
+}
+
 /// A file of a cgroup, trimmed.
 #[track_caller]
 pub fn read(dir: &Path, file: &str) -> String {

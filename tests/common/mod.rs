@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub use cgroup::{hierarchy, membership, unified};
+pub use cgroup::{freeze, freezer_file, hierarchy, membership, unified};
 pub use serde_json::json;
 pub use spec::{Spec, sh, spec};
 
