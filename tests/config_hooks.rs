@@ -374,6 +374,83 @@ fn a_hook_that_outlives_its_runtime_is_ended_by_delete_force_which_says_so() {
     }
 }
 
+/// The command under test on this container, on its own.
+fn spawn(c: &Container<'_>, words: &[&str]) -> Running {
+    let mut command = std::process::Command::new(binary());
+    command.arg("--root").arg(&c.test.root).args(words).arg(&c.id);
+    c.test.spawn(command, std::process::Stdio::null())
+}
+
+#[test]
+fn delete_force_does_not_wait_for_a_hook_that_hangs() {
+    not_under!(Runc, "knows no container that is being created");
+    not_under!(Crun, "knows no container that is being created");
+    for point in &POINTS[..5] {
+        for whole in [true, false] {
+            let t = Test::new();
+            let begun = t.path("begun");
+            // In the container `/tmp` is its own.
+            let say = if *point == "startContainer" { "/begun" } else { begun.to_str().unwrap() };
+            let c =
+                t.bundle(spec().args(&["sleep", "1000"]).hook(point, &format!("echo >{say}; sleep 1000")).writable());
+            let bundle = c.bundle.to_str().unwrap();
+            let command = if whole {
+                spawn(&c, &["run", "--detach", "--bundle", bundle])
+            } else if ["startContainer", "poststart"].contains(point) {
+                c.create().ok();
+                spawn(&c, &["start"])
+            } else {
+                spawn(&c, &["create", "--bundle", bundle])
+            };
+            let said = if *point == "startContainer" { c.rootfs().join("begun") } else { begun };
+            until("the hook", || said.exists());
+            let asked = Instant::now();
+            c.delete_force().ok();
+            assert!(asked.elapsed() < Duration::from_secs(3), "{point}: {:?}", asked.elapsed());
+            let out = command.wait();
+            // After an init that was killed in its hook nobody can tell what it has executed.
+            if *point != "startContainer" {
+                out.denied();
+            }
+            // Nobody waits for what the hook had started, which was killed with it.
+            until("the end of all", || leftovers::find(&t.tag, &t.dir, &t.root).is_empty());
+        }
+    }
+}
+
+#[test]
+fn delete_force_leaves_a_poststop_hook_that_runs_alone() {
+    let t = Test::new();
+    let log = t.path("log");
+    let c = t.bundle(spec().hook("poststop", &format!("echo begun >>{0}; sleep 1; echo done >>{0}", log.display())));
+    c.up();
+    c.wait_status("stopped");
+    let first = spawn(&c, &["delete"]);
+    until("the hook", || log.exists());
+    c.delete_force().ok();
+    first.wait().ok();
+    assert_eq!(lines(&log), ["begun", "done"]);
+    t.assert_nothing_left();
+}
+
+#[test]
+fn delete_force_of_a_container_that_a_command_holds_fails_and_names_the_command() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(spec().args(&["sleep", "1000"]));
+    c.create().ok();
+    let directory = fs::File::open(t.root.join(&c.id)).unwrap();
+    let lock = nix::fcntl::Flock::lock(directory, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let asked = Instant::now();
+    let out = c.delete_force().denied();
+    let took = asked.elapsed();
+    assert!(took > Duration::from_secs(9) && took < Duration::from_secs(15), "{took:?}");
+    out.says(&[&c.id, &format!("process {}", std::process::id()), "10 s", "again"]);
+    drop(lock);
+    c.delete_force().ok();
+    t.assert_nothing_left();
+}
+
 #[test]
 fn without_a_runtime_a_container_being_created_ends_by_itself() {
     rustbox_only!();

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::cleanup::{self, Proof};
+use crate::container::force;
 use crate::container::hooks::Kind;
 use crate::container::identity;
 use crate::container::report::Report;
@@ -21,14 +22,18 @@ pub struct Deleted {
     pub warnings: Vec<Error>,
 }
 
-/// Deletes a stopped or created container; with `force`, one in any state.
+/// Deletes a stopped or created container; with `force`, one in any state, also where another command is working on it.
 ///
 /// # Errors
-/// [`Error::State`] where it is running, or does not exist and `force` is not given.
+/// [`Error::State`] where it is running, or does not exist and `force` is not given; with `force`, where a command does not
+/// let go of it.
 pub fn delete(root: &Root, id: &str, force: bool) -> Result<Option<Deleted>> {
-    let directory = match root.lock(id) {
-        Err(Error::State { .. }) if force && crate::spec::validate_id(id).is_ok() => return Ok(None),
-        other => other?,
+    let directory = match force {
+        false => root.lock(id)?,
+        true => match force::lock(root, id)? {
+            Some(directory) => directory,
+            None => return Ok(None),
+        },
     };
     let record = directory.record()?;
     let (now, live) = status(directory.fd(), &record)?;

@@ -8,6 +8,7 @@ pub mod created;
 pub mod delete;
 pub mod events;
 pub mod exec;
+mod force;
 pub mod foreground;
 pub mod hooks;
 pub mod identity;

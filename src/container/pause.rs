@@ -54,7 +54,7 @@ pub fn resume(root: &Root, id: &str) -> Result<()> {
 
 /// A container, and its lock: where that is not held for long, nobody else can take the container's place.
 fn open(root: &Root, id: &str) -> Result<(Option<Directory>, OwnedFd, Record)> {
-    let lock = root.lock_within(id, PATIENCE, || Ok(()))?;
+    let lock = root.lock_within(id, PATIENCE, || {})?;
     let (dir, record) = root.look(id)?;
     Ok((lock, dir, record))
 }

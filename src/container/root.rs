@@ -137,13 +137,8 @@ impl Root {
     /// called. Nothing where the lock is still held then.
     ///
     /// # Errors
-    /// As [`Root::lock`], and of `meanwhile`.
-    pub fn lock_within(
-        &self,
-        id: &str,
-        patience: Duration,
-        mut meanwhile: impl FnMut() -> Result<()>,
-    ) -> Result<Option<Directory>> {
+    /// As [`Root::lock`].
+    pub fn lock_within(&self, id: &str, patience: Duration, mut meanwhile: impl FnMut()) -> Result<Option<Directory>> {
         let deadline = Instant::now() + patience;
         let mut pause = FIRST_PAUSE;
         loop {
@@ -154,7 +149,7 @@ impl Root {
             if Instant::now() >= deadline {
                 return Ok(None);
             }
-            meanwhile()?;
+            meanwhile();
             std::thread::sleep(pause);
             pause = (pause * 2).min(LAST_PAUSE);
         }

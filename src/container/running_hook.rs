@@ -74,20 +74,39 @@ fn find(directory: BorrowedFd<'_>, record: &Record) -> Result<Option<Found>> {
 /// # Errors
 /// Where it does not end by the deadline, or cannot be looked for.
 pub fn end(directory: BorrowedFd<'_>, record: &Record, deadline: Instant) -> Result<Option<String>> {
-    let Some(Found { name, id, pidfd }) = find(directory, record)? else { return Ok(None) };
-    // Another failure means that it leads no group of its own yet, or not any more.
-    if let Err(Errno::EINVAL) = pidfd::signal_group(pidfd.as_fd(), libc::SIGKILL) {
-        // Before Linux 6.9. It was alive just now, and a pid is not given out again at once.
-        let group = nix::unistd::Pid::from_raw(id.pid);
-        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
-    }
-    match pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL) {
-        Ok(()) | Err(Errno::ESRCH) => {}
-        Err(errno) => return Err(Error::sys("kill", &name, errno)),
-    }
+    let Some(hook) = find(directory, record)? else { return Ok(None) };
+    hook.kill()?;
     let wait = deadline.saturating_duration_since(Instant::now());
-    if !pidfd::wait_end(pidfd.as_fd(), i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)).at("wait for", &name)? {
-        return Err(Error::Other(format!("{name}, which SIGKILL has not ended")));
+    let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+    if !pidfd::wait_end(hook.pidfd.as_fd(), wait).at("wait for", &hook.name)? {
+        return Err(Error::Other(format!("{}, which SIGKILL has not ended", hook.name)));
     }
-    Ok(Some(name))
+    Ok(Some(hook.name))
+}
+
+/// Kills a hook that a runtime waits for, with its process group. Not a poststop hook: there is nothing left to be waited for
+/// but what it cleans up.
+///
+/// # Errors
+/// Where it cannot be looked for, or signalled.
+pub fn interrupt(directory: BorrowedFd<'_>, record: &Record) -> Result<()> {
+    match find(directory, record)? {
+        Some(hook) if !hook.name.starts_with(Kind::Poststop.name()) => hook.kill(),
+        _ => Ok(()),
+    }
+}
+
+impl Found {
+    fn kill(&self) -> Result<()> {
+        // Another failure means that it leads no group of its own yet, or not any more.
+        if let Err(Errno::EINVAL) = pidfd::signal_group(self.pidfd.as_fd(), libc::SIGKILL) {
+            // Before Linux 6.9. It was alive just now, and a pid is not given out again at once.
+            let group = nix::unistd::Pid::from_raw(self.id.pid);
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+        }
+        match pidfd::send_signal(self.pidfd.as_fd(), libc::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(Error::sys("kill", &self.name, errno)),
+        }
+    }
 }

@@ -52,6 +52,20 @@ impl AsFd for Lock {
     }
 }
 
+/// The process that has a lock on the file, by `/proc/locks`: as far as it is of this pid namespace.
+pub fn holder(file: BorrowedFd<'_>) -> Option<libc::pid_t> {
+    let stat = super::path::fstat(file).ok()?;
+    let (major, minor) = (nix::sys::stat::major(stat.st_dev), nix::sys::stat::minor(stat.st_dev));
+    let place = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let pid = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        // In the line of one who waits an arrow comes before the kind.
+        [_, "FLOCK", _, _, pid, file, ..] if file == place => pid.parse().ok().filter(|pid| *pid > 0),
+        _ => None,
+    };
+    locks.lines().find_map(pid)
+}
+
 #[allow(deprecated)] // The type that nix has instead panics when it cannot unlock.
 fn flock(fd: RawFd, how: FlockArg) -> Result<()> {
     loop {

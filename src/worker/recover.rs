@@ -170,7 +170,7 @@ fn container(root: &Root, id: &str, cleanup: bool, done: &mut Recovered) -> Resu
 /// Locks a container's directory; nothing where it is gone, or a command works on it. Somebody who only looks has the
 /// lock for a moment.
 fn lock(root: &Root, id: &str) -> Result<Option<Directory>> {
-    match root.lock_within(id, Duration::from_millis(100), || Ok(())) {
+    match root.lock_within(id, Duration::from_millis(100), || {}) {
         Err(Error::State { .. }) => Ok(None),
         other => other,
     }
