@@ -90,6 +90,38 @@ fn bad_ids_are_refused() {
 }
 
 #[test]
+fn an_id_that_begins_with_a_dot_is_refused_by_every_command() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(spec());
+    let bundle = c.bundle.to_str().unwrap();
+    fs::create_dir_all(t.root.join(".seccomp")).unwrap();
+    for id in [".x", "...", ".new-1-2", ".seccomp", ".judge", ".ids"] {
+        for words in [
+            &["create", "--bundle", bundle, id][..],
+            &["run", "--bundle", bundle, id],
+            &["run", "--detach", "--bundle", bundle, id],
+            &["run", "--code", "exit 0", id],
+            &["restore", "--bundle", bundle, id],
+            &["start", id],
+            &["state", id],
+            &["exec", id, "true"],
+            &["exec", "--detach", id, "true"],
+            &["kill", id],
+            &["pause", id],
+            &["delete", id],
+            &["delete", "--force", id],
+        ] {
+            let out = t.runtime(words).fails().says(&[&format!("container id `{id}`"), "begins with a dot"]);
+            assert_eq!(out.code, 2, "{words:?}");
+        }
+    }
+    let names = fs::read_dir(&t.root).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names.into_iter().all(|name| name == ".seccomp" || name == ".metrics"), "something was made");
+    t.assert_nothing_left();
+}
+
+#[test]
 fn delete_force_of_a_bad_id_touches_nothing_outside_the_root() {
     let t = Test::new();
     fs::create_dir_all(&t.root).unwrap();

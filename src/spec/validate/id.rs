@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 /// The longest id, in bytes.
 const MAX: usize = 1024;
 
-/// Checks an id: 1 to 1024 of `A-Z a-z 0-9 _ + - .`, and not `.` or `..`, since it names a directory.
+/// Checks an id: 1 to 1024 of `A-Z a-z 0-9 _ + - .`, since it names a directory, and no dot first: names in the state root
+/// that begin with one are the runtime's own, and nobody looks for a container there.
 ///
 /// # Errors
 /// [`Error::Usage`] that says what is wrong with it.
@@ -21,8 +22,8 @@ pub fn validate_id(id: &str) -> Result<()> {
     if id.len() > MAX {
         return refuse("is longer than 1024 characters");
     }
-    if id == "." || id == ".." {
-        return refuse("is not a name");
+    if id.starts_with('.') {
+        return refuse("begins with a dot, as the runtime's own directories do; choose another");
     }
     if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte)) {
         return refuse("has a character other than `A-Z a-z 0-9 _ + - .`");
@@ -36,10 +37,12 @@ mod tests {
 
     #[test]
     fn ids() {
-        for good in ["a", "A_b+c-d.9", "...", ".hidden", &"x".repeat(1024)] {
+        for good in ["a", "A_b+c-d.9", "a.", "-", "+.", &"x".repeat(1024)] {
             assert!(validate_id(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "../x", "a/b", "a b", "a\0", "ä", "a,b", "a:b", "a\n", &"x".repeat(1025)] {
+        for bad in
+            ["", ".", "..", "...", ".hidden", "../x", "a/b", "a b", "a\0", "ä", "a,b", "a:b", "a\n", &"x".repeat(1025)]
+        {
             assert!(validate_id(bad).is_err(), "{bad}");
         }
         let message = validate_id(&"/".repeat(2000)).unwrap_err().to_string();
