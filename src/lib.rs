@@ -13,6 +13,7 @@
 //! | [`cleanup`] | release and the proof that nothing remains |
 //! | [`judge`] | limits, supervisor, evidence, verdicts, languages |
 //! | [`replace`] | files that appear whole or not at all |
+//! | [`subtree`] | walking and removing trees that others have made |
 //! | [`worker`] | health, what dead commands have left, recovery, metrics |
 //! | [`cli`] | one file per command |
 //! | [`sys`] | the system calls: the only module with `unsafe` |
@@ -29,6 +30,7 @@ pub mod judge;
 pub mod replace;
 pub mod seccomp;
 pub mod spec;
+pub mod subtree;
 pub mod sys;
 pub mod worker;
 

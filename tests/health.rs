@@ -264,6 +264,21 @@ fn mounts_below_the_root_go_first_and_the_deepest_first() {
 }
 
 #[test]
+fn a_stage_is_removed_however_deep_it_is() {
+    rustbox_only!();
+    let t = Test::new();
+    let stages = t.root.join(".judge/lost");
+    fs::create_dir_all(&stages).unwrap();
+    let deep = "import os\nfor i in range(5000): os.mkdir('d'); os.chdir('d')";
+    let made = std::process::Command::new("python3").args(["-c", deep]).current_dir(&stages).status().unwrap();
+    assert!(made.success());
+    let few = t.shell("ulimit -n 256; exec \"$@\"", &["health", "--recover", "--json"]).ok().json();
+    assert_eq!(few["failures"], json!([]), "{few:#}");
+    assert_eq!(few["removed"][0]["name"], stages.to_str().unwrap());
+    t.assert_nothing_left();
+}
+
+#[test]
 fn recoveries_at_once_take_turns_and_disturb_no_run() {
     rustbox_only!();
     let t = Test::new();

@@ -333,6 +333,63 @@ fn a_box_is_used_by_one_at_a_time() {
     place.cleanup();
 }
 
+/// Directories in directories, deeper than the caller may open files, each closed to everybody but its owner.
+const DEEP: &str = "import os\nfor i in range(5000): os.mkdir('d', 0o700); os.chdir('d')\nopen('leaf', 'w').write('x')";
+
+#[test]
+fn a_deep_tree_costs_neither_the_verdict_nor_the_box() {
+    rustbox_only!();
+    let test = Test::new();
+    let place = Box::new(&test);
+    let few = |args: &[&str]| test.shell("ulimit -n 256; exec \"$@\"", &[&["isolate"], args].concat());
+    let meta = test.path("meta");
+    let python = ["--run", "-M", meta.to_str().unwrap(), "--", "/usr/bin/python3", "-c"];
+    let run = |script: &str| {
+        let out = few(&[&python[..], &[script]].concat());
+        (out, std::fs::read_to_string(&meta).unwrap_or_default())
+    };
+    let (out, keys) = run(&format!("{DEEP}\nexit(3)"));
+    out.code(1);
+    assert!(keys.contains("status:RE\n") && keys.contains("exitcode:3\n") && !keys.contains("box-error"), "{keys}");
+    // All of it is the next run's, down to the leaf.
+    run("import os\nfor i in range(5000): os.chdir('d')\nopen('leaf', 'a').write('y')").0.ok();
+    few(&["--init"]).ok();
+    assert_eq!(std::fs::read_dir(place.place.join("box")).unwrap().count(), 0);
+    run(DEEP).0.ok();
+    few(&["--cleanup"]).ok();
+    place.cleanup();
+}
+
+/// Whatever keeps the files from being given back is told beside the verdict, not in its place.
+#[test]
+fn a_box_that_cannot_be_given_back_costs_no_verdict() {
+    rustbox_only!();
+    let test = Test::new();
+    let place = Box::new(&test);
+    let meta = test.path("meta");
+    // In a mount namespace that goes with the script: somebody mounts on a directory of the box while the program runs.
+    let script = "box=$1 meta=$2; shift 2; mkdir $box/sub; chmod 777 $box/sub
+        \"$@\" isolate --run -p -M $meta -- /bin/sh -c 'echo > here; while [ ! -e go ]; do sleep 0.05; done; exit 5' & pid=$!
+        while [ ! -e $box/here ]; do sleep 0.05; done
+        mount -t tmpfs none $box/sub; echo > $box/sub/file; chown 7 $box/sub $box/sub/file; echo > $box/go
+        wait $pid; echo $? $(stat -c %u $box/sub $box/sub/file)";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "/bin/sh", "-c", script, "sh"]).arg(place.place.join("box")).arg(&meta);
+    command.arg(binary()).arg("--root").arg(&test.root);
+    let out = test.finish(command).ok();
+    assert_eq!(out.line(), "1 7 7", "the verdict's exit code; what is mounted is not entered: {out:?}");
+    assert_eq!(out.stderr.lines().last(), Some("Exited with error status 5"), "{out:?}");
+    let out = out.says(&["give away the files in", "Cross-device link"]);
+    let keys = std::fs::read_to_string(&meta).unwrap();
+    for key in
+        ["exitcode:5\n", "status:RE\n", "message:Exited with error status 5\n", "box-error:give away the files in"]
+    {
+        assert!(keys.contains(key), "{key} in {keys}: {out:?}");
+    }
+    place.sh(&[], "cat here").0.ok();
+    place.cleanup();
+}
+
 /// Its death ends the program; recovery gives the box back to the next run.
 #[test]
 fn nothing_survives_a_killed_isolate() {

@@ -10,7 +10,7 @@ use crate::error::{At, Error, Result};
 use crate::judge::isolate::meta::{self, Outcome};
 use crate::judge::isolate::rules::Rules;
 use crate::judge::isolate::store::{Locked, Owner};
-use crate::judge::isolate::{self, Bounds, Program, Streams};
+use crate::judge::isolate::{self, Bounds, Program, Ran, Streams};
 use crate::judge::limits::parse_time;
 
 /// Run a program in a box, as isolate does: the same options, meta-file and exit codes
@@ -209,12 +209,17 @@ fn run(global: &Global, args: &Args, locked: &Locked) -> Result<u8> {
     let program = program(args)?;
     let cancel = run_judge::cancellation()?;
     let root = global.open_root()?;
-    let (judged, limits) = isolate::run(&root, locked, &program, global.systemd_cgroup(), Some(cancel.as_fd()))?;
+    let Ran { judged, limits, not_returned } =
+        isolate::run(&root, locked, &program, global.systemd_cgroup(), Some(cancel.as_fd()))?;
     run_judge::account(global, &global.standing(), true, &judged);
     let step = &judged.judgement.run;
     let outcome = Outcome::of(step, judged.judgement.detail.as_deref(), &limits);
+    let not_returned = not_returned.map(|error| error.to_string());
     if let Some(file) = &args.meta {
-        write_meta(file, &meta::file(&outcome, step, judged.ended.as_ref(), args.cg))?;
+        write_meta(file, &meta::file(&outcome, step, judged.ended.as_ref(), args.cg, not_returned.as_deref()))?;
+    }
+    if let Some(why) = &not_returned {
+        global.log().error(why);
     }
     if !args.silent {
         eprintln!("{}", outcome.line(step));

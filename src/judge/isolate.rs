@@ -22,6 +22,7 @@ use super::run::{Judge, Judged, Ready, Request, Subject, fresh_id};
 use super::sandbox;
 use crate::container::root::Root;
 use crate::error::{At, Context, Error, Result};
+use crate::subtree;
 use crate::sys::{Errno, attributes, path};
 
 /// The user that isolate's box 0 has; the others follow.
@@ -115,6 +116,17 @@ impl Bounds {
     }
 }
 
+/// What a run came to.
+#[derive(Debug)]
+pub struct Ran {
+    /// The judge's word.
+    pub judged: Judged,
+    /// The limits that it was held to.
+    pub limits: Limits,
+    /// Why the box is not its owner's again. The verdict stands all the same.
+    pub not_returned: Option<Error>,
+}
+
 /// Runs a program in an initialised box.
 ///
 /// # Errors
@@ -125,7 +137,7 @@ pub fn run(
     program: &Program,
     systemd_cgroup: bool,
     cancel: Option<std::os::fd::BorrowedFd<'_>>,
-) -> Result<(Judged, Limits)> {
+) -> Result<Ran> {
     let Some(owner) = locked.owner() else {
         return Err(Error::Usage("the box is not initialised: isolate --init".to_owned()));
     };
@@ -143,11 +155,10 @@ pub fn run(
     let proved = judged
         .as_ref()
         .map_or(true, |judged| judged.judgement.run.cleanup.as_ref().is_none_or(|cleanup| cleanup.proved));
-    if proved {
-        locked.give(owner, !program.special_files)?;
-        lease.release()?;
-    }
-    judged.map(|judged| (judged, limits))
+    // The ids go back in any case: no process has them, and what still belongs to them lies where no other sandbox sees it.
+    let returned = || [locked.give(owner, !program.special_files), lease.release()].into_iter().find_map(Result::err);
+    let not_returned = if proved { returned() } else { None };
+    judged.map(|judged| Ran { judged, limits, not_returned })
 }
 
 /// Makes the root file system, opens the streams, and puts the configuration together.
@@ -160,10 +171,7 @@ fn prepare(
     accounting: Accounting,
 ) -> Result<Ready> {
     let rootfs = locked.place().join("root");
-    match std::fs::remove_dir_all(&rootfs) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", rootfs.display())?,
-        _ => {}
-    }
+    subtree::remove(&rootfs).at("remove", rootfs.display())?;
     let umask = crate::sys::process::umask(0o022);
     let mounts = make_root(&rootfs, locked.place(), &program.rules);
     crate::sys::process::umask(umask);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::sandbox::{Kind, Place, Share};
 use crate::error::{At, Error, Result};
+use crate::subtree;
 
 /// The staged files of one sandbox: its bundle directory, and the root file system it uses.
 ///
@@ -90,7 +91,7 @@ impl Stage {
         fill(&new, places, &[])?;
         match std::fs::rename(&new, &self.rootfs) {
             // Another run was faster. Neither is empty, so neither replaces the other.
-            Err(_) if self.rootfs.exists() => std::fs::remove_dir_all(&new).at("remove", new.display()),
+            Err(_) if self.rootfs.exists() => subtree::remove(&new).at("remove", new.display()).map(drop),
             published => published.at("publish", self.rootfs.display()),
         }
     }
@@ -145,10 +146,7 @@ impl Stage {
     /// # Errors
     /// What the file system answers.
     pub fn discard(directory: &Path) -> Result<()> {
-        match std::fs::remove_dir_all(directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            removed => removed.at("remove", directory.display()),
-        }
+        subtree::remove(directory).at("remove", directory.display()).map(drop)
     }
 
     /// Removes what belongs to this sandbox alone.
@@ -156,11 +154,10 @@ impl Stage {
     /// # Errors
     /// What the file system answers.
     pub fn remove(self) -> Result<()> {
-        let removed = match self.boxed.get() || self.private {
-            true => std::fs::remove_dir_all(&self.directory),
-            false => std::fs::remove_dir(&self.directory),
-        };
-        removed.at("remove", self.directory.display())
+        match self.boxed.get() || self.private {
+            true => subtree::remove(&self.directory).at("remove", self.directory.display()).map(drop),
+            false => std::fs::remove_dir(&self.directory).at("remove", self.directory.display()),
+        }
     }
 }
 

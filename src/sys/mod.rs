@@ -11,6 +11,7 @@ pub mod capability;
 pub mod clone;
 pub mod descriptors;
 pub mod dirent;
+pub mod directory;
 pub mod entry;
 pub mod epoll;
 pub mod lock;

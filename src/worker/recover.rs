@@ -19,6 +19,7 @@ use crate::container::state::Directory;
 use crate::error::{At, Error, Result};
 use crate::judge::batch::cores::PLACE;
 use crate::judge::{lease, monitor};
+use crate::subtree;
 use crate::sys::lock::{FlockArg, Lock};
 use crate::sys::path;
 
@@ -121,7 +122,7 @@ fn remove(root: &Root, leftover: &Leftover, cleanup: bool, done: &mut Recovered)
             return done_or_gone(umount2(place, MntFlags::UMOUNT_NOFOLLOW).map_err(Into::into))
                 .at("unmount", place.display());
         }
-        Kind::HalfWritten => return done_or_gone(std::fs::remove_dir_all(place)).at("remove", place.display()),
+        Kind::HalfWritten => return subtree::remove(place).at("remove", place.display()),
         Kind::Temporary => return done_or_gone(std::fs::remove_file(place)).at("remove", place.display()),
         Kind::Cgroup => return done_or_gone(std::fs::remove_dir(place)).at("remove", place.display()),
         Kind::Stage | Kind::Ids | Kind::Cores => {}
@@ -132,7 +133,7 @@ fn remove(root: &Root, leftover: &Leftover, cleanup: bool, done: &mut Recovered)
         return Ok(false);
     }
     if leftover.kind == Kind::Stage {
-        return done_or_gone(std::fs::remove_dir_all(place)).at("remove", place.display());
+        return subtree::remove(place).at("remove", place.display());
     }
     let directory = if leftover.kind == Kind::Cores { PLACE } else { lease::IDS };
     let leases = lease::all_in(root.path(), directory)?;

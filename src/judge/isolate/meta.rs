@@ -103,8 +103,9 @@ pub fn failed(message: &str) -> String {
     format!("status:XX\nmessage:{}\n", message.replace('\n', " "))
 }
 
-/// The meta-file of a run. The keys `cg-…` only where control groups were asked for.
-pub fn file(outcome: &Outcome, run: &Step, ended: Option<&Ended>, cg: bool) -> String {
+/// The meta-file of a run. The keys `cg-…` only where control groups were asked for; `not_returned` says why the files in
+/// the box are not its owner's again.
+pub fn file(outcome: &Outcome, run: &Step, ended: Option<&Ended>, cg: bool, not_returned: Option<&str>) -> String {
     let mut text = String::new();
     let mut key = |name: &str, value: &dyn std::fmt::Display| {
         let _ = writeln!(text, "{name}:{value}");
@@ -145,6 +146,9 @@ pub fn file(outcome: &Outcome, run: &Step, ended: Option<&Ended>, cg: bool) -> S
     if let (Some(status), Some(message)) = (outcome.status(), outcome.message()) {
         key("status", &status);
         key("message", &message.replace('\n', " "));
+    }
+    if let Some(why) = not_returned {
+        key("box-error", &why.replace('\n', " "));
     }
     text
 }

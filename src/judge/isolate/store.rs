@@ -5,18 +5,19 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::dir::Dir;
-use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
-use nix::sys::stat::{Mode, SFlag, fstatat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Error, Result};
+use crate::subtree;
 use crate::sys::Errno;
+use crate::sys::directory::Kind;
+use crate::sys::mount_at::chown_at;
+use crate::sys::path::{CWD, c_path, open, unlinkat};
 
 /// Whose a box is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,10 +89,7 @@ impl Locked {
     }
 
     fn remove(&self) -> Result<()> {
-        match std::fs::remove_dir_all(&self.place) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            removed => removed.at("remove", self.place.display()),
-        }
+        subtree::remove(&self.place).at("remove", self.place.display()).map(drop)
     }
 
     fn note(&mut self, owner: Option<Owner>) -> Result<()> {
@@ -111,17 +109,14 @@ impl Locked {
     /// What the file system answers.
     pub fn give(&self, owner: Owner, only_plain: bool) -> Result<()> {
         let inner = self.place.join("box");
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut dir = Dir::open(&inner, flags, Mode::empty()).at("open", inner.display())?;
-        give_all(&mut dir, owner, only_plain).at("give away the files in", inner.display())?;
-        fchownat(
-            None,
-            &inner,
-            Some(Uid::from_raw(owner.uid)),
-            Some(Gid::from_raw(owner.gid)),
-            AtFlags::AT_SYMLINK_NOFOLLOW,
-        )
-        .at("chown", inner.display())
+        let ids = (Some(owner.uid), Some(owner.gid));
+        let top = open(&inner, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW).at("open", inner.display())?;
+        subtree::visit(top, |parent, name, kind| match kind {
+            Kind::Other if only_plain => unlinkat(parent, name, 0),
+            _ => chown_at(parent, name, ids.0, ids.1),
+        })
+        .at("give away the files in", inner.display())?;
+        c_path(&inner).and_then(|name| chown_at(CWD, &name, ids.0, ids.1)).at("chown", inner.display())
     }
 
     /// The program's own directory, opened.
@@ -130,29 +125,8 @@ impl Locked {
     /// As `open(2)`.
     pub fn open_box(&self) -> Result<OwnedFd> {
         let inner = self.place.join("box");
-        crate::sys::path::open(&inner, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW).at("open", inner.display())
+        open(&inner, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW).at("open", inner.display())
     }
-}
-
-/// By descriptors, never through a link: the box may hold any.
-fn give_all(dir: &mut Dir, owner: Owner, only_plain: bool) -> nix::Result<()> {
-    let fd = dir.as_raw_fd();
-    let names: Vec<_> = dir.iter().filter_map(|entry| Some(entry.ok()?.file_name().to_owned())).collect();
-    for name in names.iter().filter(|name| !matches!(name.to_bytes(), b"." | b"..")) {
-        let stat = fstatat(Some(fd), name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
-        if only_plain && kind != SFlag::S_IFDIR && kind != SFlag::S_IFREG {
-            unlinkat(Some(fd), name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
-            continue;
-        }
-        if kind == SFlag::S_IFDIR {
-            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            give_all(&mut Dir::openat(Some(fd), name.as_c_str(), flags, Mode::empty())?, owner, only_plain)?;
-        }
-        let ids = (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)));
-        fchownat(Some(fd), name.as_c_str(), ids.0, ids.1, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    }
-    Ok(())
 }
 
 impl AsFd for Locked {
