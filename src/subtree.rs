@@ -2,7 +2,7 @@
 //!
 //! A program can make directories within directories until its disk is full. Whoever holds a descriptor for each of them
 //! runs out of descriptors, whoever calls itself for each out of stack. So of the directories above only the nearest
-//! stay open; to an earlier one `..` leads back, and counts only if it is the one that was left.
+//! and the top stay open; to another `..` leads back, and counts only if it is the one that was left.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -48,7 +48,8 @@ impl Way {
     /// # Errors
     /// As `fstat(2)`.
     pub fn down(&mut self, child: OwnedFd) -> Result<()> {
-        if let Some(far) = self.above.len().checked_sub(OPEN)
+        // The top stays open: what has been mounted on it since would be what `..` leads to.
+        if let Some(far @ 1..) = self.above.len().checked_sub(OPEN)
             && let Above::Open(directory) = &self.above[far]
         {
             self.above[far] = Above::Closed(identity(directory.as_fd())?);
@@ -66,7 +67,7 @@ impl Way {
             None => return Ok(false),
             Some(Above::Open(directory)) => directory,
             Some(Above::Closed(left)) => {
-                let parent = openat(self.here(), c"..", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+                let parent = openat(self.here(), c"..", DIRECTORY, 0)?;
                 if identity(parent.as_fd())? != left {
                     return Err(Errno::ESTALE);
                 }
@@ -166,7 +167,7 @@ mod tests {
     fn a_way_leads_back_through_the_directories_that_it_came_through() {
         let top = tempfile::tempdir().unwrap();
         let mut way = chain(top.path(), 3 * OPEN);
-        assert_eq!(way.above.iter().filter(|above| matches!(above, Above::Open(_))).count(), OPEN);
+        assert_eq!(way.above.iter().filter(|above| matches!(above, Above::Open(_))).count(), OPEN + 1);
         let mut steps = 0;
         while way.up().unwrap() {
             steps += 1;

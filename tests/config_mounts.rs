@@ -395,6 +395,43 @@ fn tmpcopyup_keeps_what_the_rootfs_has_there() {
     t.assert_nothing_left();
 }
 
+/// Names and the words of links are bytes, of whatever encoding.
+#[test]
+fn tmpcopyup_keeps_names_that_are_not_utf8() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(
+        sh("readlink /opt/link | od -An -tx1; cd /opt/dir*; echo * | od -An -tx1").tmpfs("/opt", &["tmpcopyup"]),
+    );
+    let name = |bytes: &'static [u8]| c.rootfs().join("opt").join(OsStr::from_bytes(bytes));
+    fs::create_dir_all(name(b"dir\xfe")).unwrap();
+    fs::write(name(b"dir\xfe/f\xff"), "").unwrap();
+    symlink(OsStr::from_bytes(b"to\xff"), name(b"link")).unwrap();
+    assert_eq!(c.run().ok().stdout, " 74 6f ff 0a\n 66 ff 0a\n");
+    t.assert_nothing_left();
+}
+
+#[test]
+fn tmpcopyup_copies_a_tree_however_deep_it_is() {
+    rustbox_only!();
+    let t = Test::new();
+    // The longest path that a program can still say.
+    let deep = "/d".repeat(2000);
+    let c = t.bundle(sh(&format!("cat /opt{deep}/file; stat -c '%a %Y' /opt/d")).tmpfs("/opt", &["tmpcopyup"]));
+    fs::create_dir_all(c.rootfs().join("opt")).unwrap();
+    let make =
+        "import os\nfor i in range(2000): os.mkdir('d', 0o750); os.chdir('d')\nopen('file', 'w').write('deep\\n')";
+    let made = std::process::Command::new("python3").args(["-c", make]).current_dir(c.rootfs().join("opt")).status();
+    assert!(made.unwrap().success());
+    fs::File::open(c.rootfs().join("opt/d")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    let bundle = c.bundle.to_str().unwrap();
+    let out = t.shell("ulimit -Sn 256; exec \"$@\"", &["run", "--bundle", bundle, &c.id]);
+    assert_eq!(out.ok().stdout, "deep\n750 0\n");
+    t.assert_nothing_left();
+}
+
 #[test]
 fn a_missing_mount_point_is_made() {
     let t = Test::new();

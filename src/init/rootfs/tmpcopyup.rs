@@ -2,19 +2,19 @@
 //!
 //! The handle of the mount point still shows the directory below the tmpfs, so nothing is mounted elsewhere and moved.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
+use std::fmt::Write;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
-use nix::dir::Dir;
-
-use super::tree::c_string;
-use crate::error::{At, Error, Result};
-use crate::sys::path::{fstat, mkdirat, mknodat, openat, readlinkat, symlinkat};
+use crate::error::{At, Result};
+use crate::subtree::Way;
+use crate::sys::directory::{Entry, entries};
+use crate::sys::path::{c_path, fstat, fstatat, mkdirat, mknodat, openat, readlinkat, symlinkat};
 use crate::sys::{self, Errno, mount_at, xattr};
 
-/// Directories deeper than this are refused: the image is not ours, our stack and descriptors are.
-const MAX_DEPTH: usize = 256;
+const READ: i32 = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
 /// Copies the directory `below` into the `tmpfs` on top of it: content, modes, owners, times, links, nodes and
 /// extended attributes. `options` is the tmpfs's data, whose `uid=` and `gid=` win over the directory's owner.
@@ -26,49 +26,65 @@ pub(super) fn copy(below: &OwnedFd, tmpfs: &OwnedFd, object: &str, options: &str
     let named = |option: &str| options.split(',').any(|word| word.starts_with(option));
     let owner = |option: &str, id: u32| if named(option) { u32::MAX } else { id };
     xattr::chown(to.as_fd(), owner("uid=", stat.st_uid), owner("gid=", stat.st_gid)).at("tmpcopyup chown", object)?;
-    directory(from, to.as_fd(), object, 0)
+    tree(from, to, object)
 }
 
-fn directory(from: OwnedFd, to: BorrowedFd<'_>, object: &str, depth: usize) -> Result<()> {
-    if depth > MAX_DEPTH {
-        return Err(Error::sys("tmpcopyup", object, Errno::ELOOP));
-    }
-    copy_attributes(from.as_fd(), to).at("tmpcopyup", object)?;
-    let mut entries = Dir::from(from.try_clone().at("tmpcopyup", object)?).at("tmpcopyup", object)?;
-    let dir = from.as_raw_fd();
-    let names: Vec<_> = entries.iter().map(|entry| entry.map(|entry| entry.file_name().to_owned())).collect();
-    for name in names {
-        let name = name.at("tmpcopyup", object)?;
-        if name.as_c_str() == c"." || name.as_c_str() == c".." {
+/// A directory being copied.
+struct Level {
+    /// What of it is still to be copied.
+    left: Vec<Entry>,
+    /// What it becomes in the end; the top has become it.
+    stat: Option<libc::stat>,
+    /// The length of its path.
+    path: usize,
+}
+
+/// However deep it is: the image may be anybody's.
+fn tree(from: OwnedFd, to: OwnedFd, object: &str) -> Result<()> {
+    copy_attributes(from.as_fd(), to.as_fd()).at("tmpcopyup", object)?;
+    // For messages alone.
+    let mut path = object.to_owned();
+    let mut levels =
+        vec![Level { left: entries(from.as_fd()).at("tmpcopyup", object)?, stat: None, path: object.len() }];
+    let (mut from, mut to) = (Way::new(from), Way::new(to));
+    while let Some(level) = levels.last_mut() {
+        path.truncate(level.path);
+        let Some(entry) = level.left.pop() else {
+            if let Some(stat) = &level.stat {
+                finish(to.here(), stat).at("tmpcopyup", &path)?;
+            }
+            levels.pop();
+            from.up().and_then(|_| to.up()).at("tmpcopyup", &path)?;
             continue;
+        };
+        let _ = write!(path, "/{}", entry.name.to_string_lossy());
+        let stat = fstatat(from.here(), &entry.name, libc::AT_SYMLINK_NOFOLLOW).at("tmpcopyup", &path)?;
+        if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+            let left = directory(&mut from, &mut to, &entry.name).at("tmpcopyup", &path)?;
+            levels.push(Level { left, stat: Some(stat), path: path.len() });
+        } else {
+            one(from.here(), to.here(), &entry.name, &stat, &path)?;
         }
-        let child = format!("{object}/{}", name.to_string_lossy());
-        let stat = nix::sys::stat::fstatat(Some(dir), name.as_c_str(), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW);
-        one(from.as_fd(), to, &name, &stat.at("tmpcopyup", &child)?, &child, depth)?;
     }
     Ok(())
 }
 
-fn one(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    name: &CStr,
-    stat: &libc::stat,
-    object: &str,
-    depth: usize,
-) -> Result<()> {
-    let read = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let kind = stat.st_mode & libc::S_IFMT;
-    match kind {
-        libc::S_IFDIR => {
-            let source = openat(from, name, read | libc::O_DIRECTORY, 0).at("tmpcopyup", object)?;
-            mkdirat(to, name, 0o700).at("tmpcopyup", object)?;
-            let target = openat(to, name, read | libc::O_DIRECTORY, 0).at("tmpcopyup", object)?;
-            directory(source, target.as_fd(), object, depth + 1)?;
-            finish(target.as_fd(), stat).at("tmpcopyup", object)
-        }
+/// Goes down to a directory, and to a new one like it; gives what it holds.
+fn directory(from: &mut Way, to: &mut Way, name: &CStr) -> sys::Result<Vec<Entry>> {
+    let source = openat(from.here(), name, READ | libc::O_DIRECTORY, 0)?;
+    mkdirat(to.here(), name, 0o700)?;
+    let target = openat(to.here(), name, READ | libc::O_DIRECTORY, 0)?;
+    copy_attributes(source.as_fd(), target.as_fd())?;
+    let left = entries(source.as_fd())?;
+    from.down(source)?;
+    to.down(target)?;
+    Ok(left)
+}
+
+fn one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &libc::stat, object: &str) -> Result<()> {
+    match stat.st_mode & libc::S_IFMT {
         libc::S_IFREG => {
-            let mut source = File::from(openat(from, name, read, 0).at("tmpcopyup", object)?);
+            let mut source = File::from(openat(from, name, READ, 0).at("tmpcopyup", object)?);
             let create = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
             let mut target = File::from(openat(to, name, create, 0o600).at("tmpcopyup", object)?);
             std::io::copy(&mut source, &mut target).at("tmpcopyup", object)?;
@@ -78,7 +94,7 @@ fn one(
         }
         libc::S_IFLNK => {
             let target = readlinkat(from, name).at("tmpcopyup", object)?;
-            let target = c_string(&String::from_utf8_lossy(&target)).at("tmpcopyup", object)?;
+            let target = c_path(OsStr::from_bytes(&target)).at("tmpcopyup", object)?;
             symlinkat(&target, to, name).at("tmpcopyup", object)?;
             mount_at::chown_at(to, name, Some(stat.st_uid), Some(stat.st_gid)).at("tmpcopyup", object)
         }
