@@ -289,6 +289,45 @@ fn directories_are_shown_by_rules() {
     place.cleanup();
 }
 
+/// A link that a program leaves in the box is not followed on the host when a later one is shown what lies there.
+#[test]
+fn a_directory_of_the_box_that_was_exchanged_for_a_link_shows_nothing_of_the_host() {
+    rustbox_only!();
+    let test = Test::new();
+    let place = Box::new(&test);
+    let data = test.path("data");
+    std::fs::create_dir_all(data.join("sub")).unwrap();
+    std::fs::write(data.join("secret"), "secret\n").unwrap();
+    std::fs::write(data.join("sub/secret"), "secret\n").unwrap();
+    let make = format!(
+        "mkdir -p own/sub && echo mine > own/sub/file && ln -s {0} link && ln -s {0}/secret file",
+        data.display()
+    );
+    place.sh(&["--special-files"], &make).0.ok();
+    let absolute = place.place.join("box/link").display().to_string();
+    for source in ["./box/link", "box/link/sub", "box/file", "./box/own/../link", &absolute] {
+        for option in ["", ":maybe", ":rw", ":norec"] {
+            let rule = format!("x={source}{option}");
+            let (out, meta) = place.sh(&["--special-files", "-d", &rule], "cat /x /x/secret; echo here");
+            let out = out.code(2);
+            assert!(out.stdout.is_empty() && meta["status"] == "XX", "{rule}: {out:?}");
+            if !source.contains("..") {
+                out.says(&[source, "leads through a link in the box"]);
+            }
+        }
+    }
+    // What is no link is shown as ever, wherever it lies in the box.
+    let own = place.place.join("box/own/sub").display().to_string();
+    for source in ["./box/own/sub", "box/own/./sub", &own] {
+        let (out, _) =
+            place.sh(&["-d", &format!("x={source}:rw"), "-d", "y=box/own/sub/file"], "cat /x/file /y; echo x > /x/new");
+        assert_eq!(out.ok().stdout, "mine\nmine\n", "{source}");
+        place.sh(&[], "cat own/sub/new && rm own/sub/new").0.ok();
+    }
+    place.sh(&["-d", "x=box/own/none:maybe"], "[ ! -e /x ]").0.ok();
+    place.cleanup();
+}
+
 #[test]
 fn the_network_and_descriptors_are_shared_on_request() {
     rustbox_only!();

@@ -2,18 +2,20 @@
 //! run is. What differs from isolate itself is in `docs/isolate.md`.
 
 pub mod meta;
+mod root;
 pub mod rules;
 pub mod store;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{PosixRlimitType, Spec};
 use serde_json::{Value, json};
 
-use self::rules::{Kind, Rules};
+use self::root::Shown;
+use self::rules::Rules;
 use self::store::{Locked, Owner};
 use super::capability::Accounting;
 use super::lease::{self, Lease};
@@ -149,7 +151,7 @@ pub fn run(
     let host = Owner { uid: lease.base() + uid, gid: lease.base() + uid };
     locked.give(host, false)?;
     let judged = Judge::new(root, systemd_cgroup).and_then(|judge| {
-        let ready = prepare(locked, program, &limits, host, uid, judge.accounting())?;
+        let (ready, _held) = prepare(locked, program, &limits, host, uid, judge.accounting())?;
         judge.judge(Request::new(id, Subject::Ready(Box::new(ready))), cancel)
     });
     let proved = judged
@@ -161,7 +163,7 @@ pub fn run(
     judged.map(|judged| Ran { judged, limits, not_returned })
 }
 
-/// Makes the root file system, opens the streams, and puts the configuration together.
+/// Makes the root file system, opens the streams, and puts the configuration together. With it come descriptors that it names.
 fn prepare(
     locked: &Locked,
     program: &Program,
@@ -169,91 +171,24 @@ fn prepare(
     host: Owner,
     uid: u32,
     accounting: Accounting,
-) -> Result<Ready> {
+) -> Result<(Ready, Vec<OwnedFd>)> {
     let rootfs = locked.place().join("root");
     subtree::remove(&rootfs).at("remove", rootfs.display())?;
     let umask = crate::sys::process::umask(0o022);
-    let mounts = make_root(&rootfs, locked.place(), &program.rules);
+    let shown = root::make(&rootfs, locked.place(), &program.rules);
     crate::sys::process::umask(umask);
+    let Shown { mounts, held } = shown?;
     let [stdin, stdout, stderr] = open_streams(locked, program, host)?;
-    Ok(Ready {
-        spec: configure(program, (limits, accounting), &rootfs, mounts?, (host.uid - uid, uid))?,
+    let ready = Ready {
+        spec: configure(program, (limits, accounting), &rootfs, mounts, (host.uid - uid, uid))?,
         limits: limits.clone(),
         bundle: locked.place().to_owned(),
         stdin,
         stdout,
         stderr,
         inherit: program.inherit,
-    })
-}
-
-/// Makes the mount points; gives the mounts.
-fn make_root(rootfs: &Path, place: &Path, rules: &Rules) -> Result<Vec<Value>> {
-    std::fs::create_dir(rootfs).at("make", rootfs.display())?;
-    let mut mounts = Vec::new();
-    for rule in rules.all() {
-        let target = rootfs.join(&rule.inside);
-        let inside = Path::new("/").join(&rule.inside);
-        let mut options = vec!["nosuid"];
-        if !rule.devices {
-            options.push("nodev");
-        }
-        if rule.noexec {
-            options.push("noexec");
-        }
-        let (kind, source) = match &rule.kind {
-            // The host's /dev would show its terminals and its shared memory: a private one has the harmless devices.
-            Kind::Bind(source) if rule.devices && source == Path::new("/dev") && inside == Path::new("/dev") => {
-                options.extend(["mode=755", "size=64k"]);
-                ("tmpfs", "tmpfs".into())
-            }
-            Kind::Bind(source) => {
-                let source = if source.is_absolute() { source.clone() } else { place.join(plain(source)) };
-                match std::fs::metadata(&source) {
-                    Ok(metadata) if !metadata.is_dir() => file(&target)?,
-                    Ok(_) => {}
-                    Err(_) if rule.maybe => continue,
-                    Err(error) => return Err(error).at("stat", source.display()),
-                }
-                options.push(if rule.writable { "rw" } else { "ro" });
-                options.push(if rule.single { "bind" } else { "rbind" });
-                ("bind", source)
-            }
-            Kind::FileSystem(kind) => {
-                options.push(if rule.writable { "rw" } else { "ro" });
-                (kind.as_str(), kind.into())
-            }
-            Kind::Temporary => {
-                options.push("mode=1777");
-                ("tmpfs", "tmpfs".into())
-            }
-        };
-        if !target.exists() {
-            std::fs::create_dir_all(&target).at("make", target.display())?;
-        }
-        mounts.push(json!({"destination": inside, "type": kind, "source": source, "options": options}));
-    }
-    if !rules.all().iter().any(|rule| rule.inside == Path::new("dev")) {
-        // The engine makes the harmless devices in any case.
-        let target = rootfs.join("dev");
-        std::fs::create_dir_all(&target).at("make", target.display())?;
-        let options = ["nosuid", "noexec", "mode=755", "size=64k"];
-        mounts.push(json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": options}));
-    }
-    Ok(mounts)
-}
-
-fn file(target: &Path) -> Result<()> {
-    if let Some(parent) = target.parent() {
-        std::fs::create_dir_all(parent).at("make", parent.display())?;
-    }
-    std::fs::write(target, "").at("make", target.display())
-}
-
-/// A path of the box, which never climbs.
-/// Without `.`; there is no `..`, which [`Rules::set`] refuses.
-fn plain(source: &Path) -> PathBuf {
-    source.components().filter(|part| matches!(part, Component::Normal(_))).collect()
+    };
+    Ok((ready, held))
 }
 
 fn configure(
