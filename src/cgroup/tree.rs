@@ -11,8 +11,9 @@ use std::path::Path;
 
 use super::file::{self, Dir};
 use crate::error::{At, Error, Result};
+use crate::sys::directory::{Kind, entries};
 use crate::sys::path::{fstat, openat, unlinkat};
-use crate::sys::{self, Errno, dirent, path};
+use crate::sys::{self, Errno, path};
 
 const DIRECTORY: i32 = libc::O_RDONLY | libc::O_DIRECTORY;
 
@@ -50,7 +51,7 @@ impl Walk {
             Err(Errno::ENOENT) => return Ok(None),
             other => other.at("open", top.display())?,
         };
-        let ahead = dirent::directories(here.as_fd()).at("read directory", top.display())?;
+        let ahead = children(here.as_fd()).at("read directory", top.display())?;
         Ok(Some(Walk { here, ahead, above: Vec::new() }))
     }
 
@@ -65,7 +66,7 @@ impl Walk {
                 // Something that is mounted there is no cgroup of this hierarchy.
                 continue;
             }
-            let ahead = std::mem::replace(&mut self.ahead, dirent::directories(child.as_fd())?);
+            let ahead = std::mem::replace(&mut self.ahead, children(child.as_fd())?);
             self.above.push(Level { identity, ahead, taken: name });
             self.here = child;
             return Ok(Some(Step::Down));
@@ -108,6 +109,14 @@ impl Walk {
             }
         }
         Ok(all)
+    }
+}
+
+/// The cgroups in one, none where it has been removed. cgroupfs tells the type of every name.
+fn children(cgroup: BorrowedFd<'_>) -> sys::Result<Vec<CString>> {
+    match entries(cgroup) {
+        Err(Errno::ENOENT) => Ok(Vec::new()),
+        found => Ok(found?.into_iter().filter(|it| it.kind == Some(Kind::Directory)).map(|it| it.name).collect()),
     }
 }
 

@@ -82,3 +82,36 @@ fn parse(record: &[u8]) -> Option<(Option<Kind>, &CStr)> {
     };
     Some((kind, CStr::from_bytes_until_nul(record.get(NAME..)?).ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::sys::path;
+
+    #[test]
+    fn all_names_are_found_with_what_they_stand_for() {
+        let here = tempfile::tempdir().unwrap();
+        // More than one call gives.
+        let names: BTreeSet<_> = (0..500).map(|n| CString::new(format!("{n}{}", "x".repeat(200))).unwrap()).collect();
+        for name in &names {
+            fs::create_dir(here.path().join(name.to_str().unwrap())).unwrap();
+        }
+        fs::write(here.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink("/", here.path().join("link")).unwrap();
+        let open = |place| path::open(place, libc::O_RDONLY | libc::O_DIRECTORY).unwrap();
+        let all = entries(open(here.path()).as_fd()).unwrap();
+        let of = |kind| all.iter().filter(move |it| it.kind == Some(kind)).map(|it| it.name.clone());
+        assert_eq!(of(Kind::Directory).collect::<BTreeSet<_>>(), names);
+        assert_eq!(of(Kind::File).chain(of(Kind::Other)).collect::<Vec<_>>(), [c"file".to_owned(), c"link".to_owned()]);
+
+        let gone = here.path().join("gone");
+        fs::create_dir(&gone).unwrap();
+        let handle = open(&gone);
+        fs::remove_dir(&gone).unwrap();
+        assert_eq!(entries(handle.as_fd()), Err(Errno::ENOENT));
+    }
+}

@@ -10,7 +10,6 @@ pub mod calls;
 pub mod capability;
 pub mod clone;
 pub mod descriptors;
-pub mod dirent;
 pub mod directory;
 pub mod entry;
 pub mod epoll;
