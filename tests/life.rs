@@ -1034,6 +1034,11 @@ fn a_created_container_that_is_paused_is_started_only_after_it_is_resumed() {
     c.start().denied().rustbox_says(&[&c.id, "paused", "resume"]);
     t.runtime(&["pause", &c.id]).denied().rustbox_says(&["paused"]);
     c.delete().denied().rustbox_says(&["paused"]);
+    if peer() == Peer::Rustbox {
+        let images = t.path("images");
+        let out = t.runtime(&["checkpoint", "--image-path", images.to_str().unwrap(), &c.id]).denied();
+        out.says(&["cannot be checkpointed", "before it was started"]);
+    }
     t.runtime(&["resume", &c.id]).ok();
     assert_eq!(c.status(), "created");
     c.start().ok();

@@ -190,8 +190,12 @@ pub fn status(dir: BorrowedFd<'_>, record: &Record) -> Result<(Status, Option<Li
     if record.unattended && !identity::has_executed(init)? {
         return Ok((Status::Creating, None));
     }
-    let waiting = !record.ungated && path::openat(dir, c"gate", libc::O_WRONLY | libc::O_NONBLOCK, 0).is_ok();
-    Ok((if waiting { Status::Created } else { Status::Running }, Some(live)))
+    Ok((if waits(dir, record) { Status::Created } else { Status::Running }, Some(live)))
+}
+
+/// Whether init stands at the gate: it is an open reader of it.
+pub fn waits(dir: BorrowedFd<'_>, record: &Record) -> bool {
+    !record.ungated && path::openat(dir, c"gate", libc::O_WRONLY | libc::O_NONBLOCK, 0).is_ok()
 }
 
 /// Whether the container's cgroup is frozen; one that is not there is not.

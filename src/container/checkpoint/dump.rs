@@ -11,7 +11,7 @@ use crate::cgroup::{self, Controller, Version};
 use crate::container::delete::{Deleted, release};
 use crate::container::namespaces::Namespaces;
 use crate::container::root::Root;
-use crate::container::state::{Status, read_spec, status};
+use crate::container::state::{Status, read_spec, status, waits};
 use crate::error::{At, Error, Result};
 use crate::sys::{descriptors, pidfd, process};
 
@@ -47,6 +47,9 @@ pub fn checkpoint(root: &Root, id: &str, dump: &Dump) -> Result<Option<Deleted>>
     let (Status::Running | Status::Paused, Some(live)) = (now, live) else {
         return Err(Error::state(id, format!("cannot be checkpointed: it is {now}")));
     };
+    if now == Status::Paused && waits(directory.fd(), &record) {
+        return Err(Error::state(id, "cannot be checkpointed: it was paused before it was started"));
+    }
     let spec = read_spec(directory.fd(), id)?;
     if let Some(parent) = &dump.parent {
         check_parent(&dump.images.directory, parent)?;
