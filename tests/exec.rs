@@ -444,6 +444,70 @@ fn exec_into_a_paused_container_says_so_in_words_that_callers_know() {
     }
 }
 
+fn signal_to(pid: i32, signal: i32) {
+    let signal = nix::sys::signal::Signal::try_from(signal).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+}
+
+/// Of a frozen container, or of one whose root has stopped the process before it has executed anything.
+#[test]
+fn a_signal_ends_an_exec_whose_process_does_not_come_to_its_program() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(idle());
+    c.up();
+    let exec = |pid_file: &std::path::Path, options: &[&str]| {
+        // Without -f its children are not traced.
+        let mut command = std::process::Command::new("strace");
+        command.args(["-qq", "-o", "/dev/null", "-e", "inject=rename,renameat,renameat2:delay_enter=500000"]);
+        command.arg(binary()).arg("--root").arg(&t.root).arg("exec").arg("--pid-file").arg(pid_file);
+        command.args(options).args([&c.id, "sleep", "1001"]);
+        t.spawn(command, std::process::Stdio::null())
+    };
+    for (signal, frozen) in [(15, false), (2, false), (15, true), (1, true)] {
+        let pid_file = t.path(&format!("pid-{signal}-{frozen}"));
+        if frozen {
+            t.runtime(&["pause", &c.id]).ok();
+        }
+        let tracer = exec(&pid_file, if frozen { &["--ignore-paused"] } else { &[] });
+        let runtime = || children(tracer.pid()).first().copied();
+        let stuck = || runtime().and_then(|runtime| children(runtime).first().copied());
+        until("its process", || stuck().is_some());
+        let (runtime, mut process) = (runtime().unwrap(), stuck().unwrap());
+        if !frozen {
+            // It waits until its pid is in the file, which this is about to become.
+            let temporary = t.path(&format!("pid-{signal}-{frozen}.{runtime}"));
+            until("its pid", || fs::read_to_string(&temporary).is_ok_and(|pid| !pid.is_empty()));
+            process = fs::read_to_string(&temporary).unwrap().parse().unwrap();
+            signal_to(process, 19);
+            until("its pid in the file", || pid_file.exists());
+        }
+        let asked = std::time::Instant::now();
+        signal_to(runtime, signal);
+        let out = tracer.wait().code(255);
+        assert!(asked.elapsed() < std::time::Duration::from_secs(5), "{:?}", asked.elapsed());
+        out.says(&[&format!("signal {signal} came"), "killed"]);
+        assert!(!alive(process), "the process is left");
+        assert!(!pid_file.exists(), "its pid is left");
+        if frozen {
+            t.runtime(&["resume", &c.id]).ok();
+        }
+    }
+    // It reaches a process that only takes its time.
+    for options in [&[][..], &["--tty"]] {
+        let pid_file = t.path(&format!("pid-{}", options.len()));
+        let tracer = exec(&pid_file, options);
+        let runtime = || children(tracer.pid()).first().copied();
+        let temporary =
+            || runtime().is_some_and(|runtime| t.path(&format!("pid-{}.{runtime}", options.len())).exists());
+        until("its pid", temporary);
+        signal_to(runtime().unwrap(), 15);
+        tracer.wait().code(143);
+    }
+    c.kill_and_delete();
+    t.assert_nothing_left();
+}
+
 /// Until init has its root the one of its mount namespace is the host's: nobody may follow it there.
 #[test]
 fn exec_into_a_container_that_is_being_made_is_refused() {

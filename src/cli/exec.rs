@@ -102,7 +102,7 @@ fn run(global: &Global, args: &Args) -> Result<u8> {
         cgroups: SubCgroups::parse(&args.cgroup)?,
     };
     if args.detach {
-        return exec(&root, &target, &process, &options).map(|_| 0);
+        return exec(&root, &target, &process, &options, None).map(|_| 0);
     }
     let signals = Signals::take()?;
     let mut terminal = None;
@@ -112,7 +112,7 @@ fn run(global: &Global, args: &Args) -> Result<u8> {
         options.console_socket = Some(theirs);
         terminal = Some(ours);
     }
-    let child = exec(&root, &target, &process, &options)?;
+    let child = exec(&root, &target, &process, &options, Some(&signals.ending()?))?;
     let ended = match terminal {
         Some(socket) => console::wait(&child.pidfd, &signals, socket.as_fd())?,
         None => wait(&child.pidfd, &signals)?,

@@ -1,11 +1,12 @@
 //! `exec`: one more process in a container.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use oci_spec::runtime::{Process, Spec};
 
 use crate::cgroup;
+use crate::container::foreground::Ending;
 use crate::container::identity;
 use crate::container::namespaces::Namespaces;
 use crate::container::report::Report;
@@ -23,6 +24,9 @@ use crate::spec::{Host, validate_process};
 use crate::sys::clone::{Child, CloneArgs, clone3};
 use crate::sys::mount_at::fchdir;
 use crate::sys::{entry, path, pidfd, process, wait};
+
+/// How long the death of a process is waited for that has not executed its program, in milliseconds.
+const DEATH: i32 = 1000;
 
 /// What `exec` is asked for, beyond the process.
 #[derive(Debug, Default)]
@@ -60,11 +64,18 @@ impl Target {
     }
 }
 
-/// Starts a process in a running container; it is a child of the caller.
+/// Starts a process in a running container; it is a child of the caller. `ending` are signals that end the wait for its
+/// program.
 ///
 /// # Errors
 /// [`Error::State`] where the container does not run; else why the program could not be executed.
-pub fn exec(root: &Root, target: &Target, document: &Process, options: &Options) -> Result<Child> {
+pub fn exec(
+    root: &Root,
+    target: &Target,
+    document: &Process,
+    options: &Options,
+    ending: Option<&Ending>,
+) -> Result<Child> {
     let Target { dir, record, spec } = target;
     let id = &record.id;
     let (now, live) = status(dir.as_fd(), record)?;
@@ -98,7 +109,7 @@ pub fn exec(root: &Root, target: &Target, document: &Process, options: &Options)
         None => None,
     };
     let handover = filter.as_ref().map(Handover::prepare).transpose()?.flatten();
-    let joiner = Joiner { record, namespaces, plan, filter, handover, procfs: Procfs::open()? };
+    let joiner = Joiner { record, namespaces, plan, filter, handover, procfs: Procfs::open()?, ending };
     joiner.spawn(&live, options)
 }
 
@@ -109,6 +120,7 @@ struct Joiner<'a> {
     filter: Option<Filter>,
     handover: Option<Handover>,
     procfs: Procfs,
+    ending: Option<&'a Ending>,
 }
 
 impl Joiner<'_> {
@@ -129,13 +141,15 @@ impl Joiner<'_> {
         })
         .at("clone a process for", &self.record.id)?;
         drop(line);
+        self.wait_for(&[channel.as_fd(), stage.pidfd.as_fd()]).inspect_err(|_| end(&stage))?;
         let child = introduced(&channel, &stage)?;
         let started = self.accompany(&channel, &child, init, options);
-        if started.is_err() {
-            let _ = pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
-            let _ = pidfd::wait(child.pidfd.as_fd(), true);
-        }
-        started.map(|()| child)
+        started.inspect_err(|_| end(&child)).map(|()| child)
+    }
+
+    /// Waits for a word of the new process, or a signal that ends the caller.
+    fn wait_for(&self, lines: &[BorrowedFd<'_>]) -> Result<()> {
+        self.ending.map_or(Ok(()), |ending| ending.wait_for(lines))
     }
 
     /// The root of a container without a new mount namespace, where its init is by chroot(2): whoever joins it has to enter it.
@@ -172,12 +186,14 @@ impl Joiner<'_> {
     fn executed(&self, channel: &Channel, child: &Child, init: &Live) -> Result<()> {
         // There is time for it while the stage joins the namespaces.
         entry::let_go();
+        self.wait_for(&[channel.as_fd()])?;
         let mut said = channel.receive()?;
         if let (Some(Message::Filter), Some(handover)) = (&said, &self.handover) {
             let state = Report::new(self.record, Status::Running, init.process.pid).value();
             let metadata = self.filter.as_ref().and_then(|filter| filter.listener_metadata.as_deref());
             let document = container_process_state(&self.record.oci_version, child.pid, metadata, &state);
             handover.deliver(child.pidfd.as_fd(), &document)?;
+            self.wait_for(&[channel.as_fd()])?;
             said = channel.receive()?;
         }
         match said {
@@ -312,4 +328,13 @@ fn attach(plan: &ProcessPlan, options: &Options) -> Result<()> {
     console::attach(plan, socket.as_fd())?;
     wait::close_copies(&[socket.as_fd()]);
     Ok(())
+}
+
+/// Kills a process of ours that has not executed its program, and reaps it: one that is frozen by a v1 freezer not before it
+/// is thawed, which is not waited for.
+fn end(child: &Child) {
+    let _ = pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+    if pidfd::wait_end(child.pidfd.as_fd(), DEATH) == Ok(true) {
+        let _ = pidfd::wait(child.pidfd.as_fd(), false);
+    }
 }

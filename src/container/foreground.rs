@@ -1,14 +1,18 @@
 //! Waiting for a process in the foreground: signals go to it, its end comes back.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::error::{At, Result};
+use crate::error::{At, Error, Result};
 use crate::sys::process::Ended;
 use crate::sys::{Errno, pidfd};
+
+/// How long a process may take to execute its program once a signal has come that ends the command otherwise.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The signals that reach a foreground command, taken from before the clone on so that none is lost.
 #[derive(Debug)]
@@ -43,8 +47,51 @@ impl Signals {
     }
 
     /// Its descriptor, readable when a signal has come.
-    pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+
+    /// Those that end the command while there is nobody to pass them on to.
+    ///
+    /// # Errors
+    /// As `signalfd(2)`.
+    pub fn ending(&self) -> Result<Ending> {
+        let mask = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP]);
+        SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).at("open", "a signalfd").map(Ending)
+    }
+}
+
+/// SIGTERM, SIGINT, SIGQUIT and SIGHUP, which [`Signals`] has taken. They are only looked at, and stay for the process that
+/// they are passed on to.
+#[derive(Debug)]
+pub struct Ending(SignalFd);
+
+impl Ending {
+    /// Waits for a word of a process on its way to its program: until one of `lines` is readable. Where a signal has come the
+    /// process must get there soon; it may be stopped, or frozen, by the container.
+    ///
+    /// # Errors
+    /// [`Error::Other`] that names the signal, where it does not; as `poll(2)`.
+    pub fn wait_for(&self, lines: &[BorrowedFd<'_>]) -> Result<()> {
+        let readable = |fds: &[BorrowedFd<'_>], timeout| {
+            let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+            loop {
+                match poll(&mut fds, timeout) {
+                    Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(errno).at("wait for", "the new process"),
+                    Ok(_) => return Ok(fds[..lines.len()].iter().any(|fd| fd.any() == Some(true))),
+                }
+            }
+        };
+        if readable(&[lines, &[self.0.as_fd()]].concat(), PollTimeout::NONE)?
+            || readable(lines, PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX))?
+        {
+            return Ok(());
+        }
+        let signal = self.0.read_signal().at("read", "a signalfd")?.map_or(0, |info| info.ssi_signo);
+        Err(Error::Other(format!(
+            "signal {signal} came, and the new process has not executed its program: it may be stopped or frozen, and was killed"
+        )))
     }
 }
 
