@@ -626,6 +626,24 @@ fn an_existing_node_of_the_same_device_is_kept() {
     t.assert_nothing_left();
 }
 
+/// Nobody asks for the default devices, so nobody can ask for more than that they work; a device of the list is as listed.
+#[test]
+fn in_a_user_namespace_a_default_device_is_no_way_to_the_hosts_node() {
+    rustbox_only!();
+    let t = Test::new();
+    let script = "touch /dev/null && echo changed; echo x > /dev/null && cat /proc/self/mountinfo";
+    let zero = json!([{"path": "/dev/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o666}]);
+    let c = t.bundle(sh(script).userns(700_000, 65536).set("/linux/devices", zero));
+    let out = c.run().ok();
+    assert!(!out.stdout.contains("changed"), "{out:?}");
+    let options = |point: &str| parse(&out.stdout, point).options;
+    for protected in ["ro", "nosuid", "noexec"] {
+        assert!(options("/dev/null").iter().any(|option| option == protected), "{protected}: {out:?}");
+    }
+    assert!(options("/dev/zero").iter().any(|option| option == "rw"), "{out:?}");
+    t.assert_nothing_left();
+}
+
 #[test]
 fn devices_in_a_user_namespace_are_bound_from_the_host() {
     let t = Test::new();

@@ -519,6 +519,27 @@ fn a_mask_over_a_dev_null_that_the_image_has_replaced_still_masks() {
     t.assert_nothing_left();
 }
 
+/// What masks a file is the host's null device: the container's root, which may be the host's, must not change its node.
+#[test]
+fn a_mask_is_no_way_to_the_hosts_dev_null() {
+    let t = Test::new();
+    // To the mode and owner that a null device has anyway.
+    let attack = "chmod 666 /secret && echo changed; chown 0:0 /secret && echo changed; touch -c /secret && echo changed; \
+                  echo x > /secret && cat /secret && echo works";
+    for userns in [false, true] {
+        let spec = sh(attack).set("/linux/maskedPaths", json!(["/secret"])).caps(&["CAP_CHOWN", "CAP_FOWNER"]);
+        let c = t.bundle(if userns { spec.userns(700_000, 65536) } else { spec });
+        c.file("secret", "the secret");
+        let before = fs::metadata("/dev/null").unwrap();
+        let out = c.run();
+        assert_eq!(out.stdout, "works\n", "{out:?}");
+        let after = fs::metadata("/dev/null").unwrap();
+        let of = |node: &fs::Metadata| (node.mode(), node.uid(), node.gid());
+        assert_eq!(of(&before), of(&after), "the host's node was changed");
+    }
+    t.assert_nothing_left();
+}
+
 #[test]
 fn a_dev_that_is_a_symlink_leads_nowhere() {
     not_under!(Runc, "makes devices there (before 1.2.8)");

@@ -135,6 +135,8 @@ cases! {
     the_payload_has_no_privileges: "sh", "test $(id -u) = 1000 && grep -q 'CapEff:.0000000000000000' /proc/self/status && grep -q 'NoNewPrivs:.1' /proc/self/status", [] => OK;
     no_terminal_and_a_session_of_its_own: "python",
         "import os\nassert os.getsid(0) == os.getpid()\ntry: os.open('/dev/tty', 2)\nexcept OSError: pass\nelse: raise SystemExit(1)", [] => OK;
+    devices_work_and_their_nodes_stay_as_they_are: "python",
+        include_str!("devices.py"), [] => OK;
     the_host_is_not_to_be_seen: "sh", "test ! -e /etc/shadow -a ! -e /root -a ! -e /home -a \"$(ls /proc | grep -c '^[0-9]')\" -lt 6", [] => OK;
     no_network_but_loopback: "python",
         "import socket\nassert [n for _, n in socket.if_nameindex()] == ['lo']\ns = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())", [] => OK;

@@ -9,10 +9,13 @@ use super::device_node;
 use super::tree::{Tree, c_string, clean, split};
 use crate::container::namespaces::host_id;
 use crate::error::{At, Error, Result};
-use crate::sys::Errno;
-use crate::sys::mount::{OPEN_TREE_CLONE, move_mount, open_tree};
+use crate::sys::mount::{
+    MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE, mount_setattr, move_mount,
+    open_tree,
+};
 use crate::sys::mount_at::{chown_at, move_mount_at};
 use crate::sys::path::{CWD, c_path, fstat, mknodat, openat, symlinkat, unlinkat};
+use crate::sys::{self, Errno};
 
 /// A device node to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub(super) struct Device {
     pub gid: Option<u32>,
     /// What the owner is on the host, where the container's user namespace is made with mappings that have it.
     pub host_owner: Option<(u32, u32)>,
+    /// Nobody has asked for it: it is one of those that every container has.
+    pub default: bool,
 }
 
 /// The default devices, each replaced where `linux.devices` names the same path, and the rest of that list.
@@ -35,7 +40,7 @@ pub(super) fn plan(spec: &Spec) -> Result<Vec<Device>> {
         listed.iter().enumerate().map(|(index, device)| Device::new(index, device)).collect::<Result<_>>()?;
     let mut devices = Vec::new();
     for (index, device) in libcontainer::rootfs::utils::default_devices().iter().enumerate() {
-        let device = Device::new(index, device)?;
+        let device = Device { default: true, ..Device::new(index, device)? };
         if !listed.iter().any(|other| other.path == device.path) {
             devices.push(device);
         }
@@ -72,7 +77,7 @@ impl Device {
             _ => libc::makedev(part(device.major(), "major")?, part(device.minor(), "minor")?),
         };
         let mode = kind | device.file_mode().unwrap_or(0o666) & 0o7777;
-        Ok(Device { path, mode, number, uid: device.uid(), gid: device.gid(), host_owner: None })
+        Ok(Device { path, mode, number, uid: device.uid(), gid: device.gid(), host_owner: None, default: false })
     }
 
     /// Whether it is a node that a host has, and no FIFO.
@@ -123,10 +128,17 @@ impl Device {
         self.checked(node.at("open device", path.display())?).map(Some)
     }
 
-    /// The mount of a node of the host, if it is the device asked for.
+    /// The mount of a node of the host, if it is the device asked for. A default device works as ever, and its node is not to be
+    /// changed through the mount: times, mode, owner and attributes are the host's.
     pub fn checked(&self, node: OwnedFd) -> Result<OwnedFd> {
         let stat = fstat(node.as_fd()).at("stat device", self.host_path().display())?;
-        if self.is(&stat) { Ok(node) } else { Err(self.differs()) }
+        if !self.is(&stat) {
+            return Err(self.differs());
+        }
+        if self.default {
+            protect(&node).at("protect device", self.host_path().display())?;
+        }
+        Ok(node)
     }
 
     fn differs(&self) -> Error {
@@ -167,6 +179,12 @@ impl Device {
         }
         Ok(())
     }
+}
+
+/// Makes the mount of a node of the host read-only: data still goes to and from the device, but nothing of the node changes.
+pub(super) fn protect(node: &OwnedFd) -> sys::Result<()> {
+    let attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC;
+    mount_setattr(node.as_fd(), 0, &MountAttr { attr_set, ..MountAttr::default() })
 }
 
 /// The links that the spec asks for in every `/dev`.

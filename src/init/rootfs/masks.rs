@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
+use super::devices;
 use super::tree::{Tree, c_string, split};
 use crate::error::{At, Error, Result};
 use crate::sys::mount::{
@@ -49,7 +50,8 @@ pub(super) struct Masks {
     empty: Option<Cover>,
 }
 
-/// The host's `/dev/null`, to be opened while the host's tree is still there.
+/// The host's `/dev/null`, to be opened while the host's tree is still there. The container's root may be the host's, and must
+/// not change the node's mode or owner through a masked path.
 ///
 /// Not the container's: an image or a neighbour that swaps it for a link would have us bind what it points to
 /// (CVE-2025-31133).
@@ -57,7 +59,9 @@ pub(super) struct Masks {
 /// # Errors
 /// Where it is not the null device.
 pub(super) fn open_null() -> Result<OwnedFd> {
-    verified(open_tree(CWD, c"/dev/null", OPEN_TREE_CLONE).at("open", "/dev/null")?, "the host's")
+    let null = verified(open_tree(CWD, c"/dev/null", OPEN_TREE_CLONE).at("open", "/dev/null")?, "the host's")?;
+    devices::protect(&null).at("protect", "/dev/null")?;
+    Ok(null)
 }
 
 /// The container's, where nothing of the host's tree can be bound any more: its very handle is bound, once it is known.
