@@ -522,6 +522,7 @@ fn a_mask_over_a_dev_null_that_the_image_has_replaced_still_masks() {
 /// What masks a file is the host's null device: the container's root, which may be the host's, must not change its node.
 #[test]
 fn a_mask_is_no_way_to_the_hosts_dev_null() {
+    not_under!(Runc, "its masks are the container's own null device, which it may change");
     let t = Test::new();
     // To the mode and owner that a null device has anyway.
     let attack = "chmod 666 /secret && echo changed; chown 0:0 /secret && echo changed; touch -c /secret && echo changed; \
@@ -537,6 +538,30 @@ fn a_mask_is_no_way_to_the_hosts_dev_null() {
         let of = |node: &fs::Metadata| (node.mode(), node.uid(), node.gid());
         assert_eq!(of(&before), of(&after), "the host's node was changed");
     }
+    t.assert_nothing_left();
+}
+
+/// Whoever starts a container may give it the host's null device as a standard stream: the container gets its own instead, since
+/// its root may own the host's.
+#[test]
+fn a_standard_stream_is_no_way_to_the_hosts_dev_null() {
+    not_under!(Runc, "its exec hands the caller's descriptor on");
+    let t = Test::new();
+    let same = "[ $(stat -L -c %d:%i /proc/self/fd/0) = $(stat -c %d:%i /dev/null) ] && cat && echo own";
+    let c = t.bundle(sh(&format!("{same}; sleep 1000")));
+    c.up();
+    c.wait_output("own\n");
+    assert_eq!(c.exec(&["sh", "-c", same]).ok().stdout, "own\n");
+    assert_eq!(c.exec_with(&["--user", "1000:1000"], &["sh", "-c", same]).ok().stdout, "own\n");
+    c.delete_force().ok();
+    // In a user namespace both are the host's node, and the container's way to it lets nothing be changed.
+    let c = t.bundle(sh("touch -c /proc/self/fd/0 || cat && echo kept").userns(700_000, 65536));
+    assert_eq!(c.run().ok().stdout, "kept\n");
+    // An image that has put something else there changes nothing.
+    let spec = sh("stat -L -c %t:%T /proc/self/fd/0; cat && echo end").writable();
+    let spec = spec.without_mount("/dev/pts").without_mount("/dev/shm").without_mount("/dev/mqueue");
+    let c = t.bundle(spec.hook("createContainer", "rm dev/null && mkfifo dev/null"));
+    assert_eq!(c.run().ok().stdout, "1:3\nend\n");
     t.assert_nothing_left();
 }
 

@@ -1,6 +1,7 @@
 //! Attributes of the calling process that [`super::process`] does not set: memory policy, scheduling with utilisation clamps, keys, working directory, signal dispositions.
 
 use std::ffi::CStr;
+use std::os::fd::AsRawFd;
 
 use super::{Errno, Result, check};
 
@@ -223,6 +224,16 @@ pub fn standard(number: usize) -> Option<std::os::fd::BorrowedFd<'static>> {
     check(unsafe { libc::fcntl(raw, libc::F_GETFD) }.into()).ok()?;
     // SAFETY: it is open now, and nothing in this program closes 0, 1 or 2; they are only replaced in place.
     Some(unsafe { std::os::fd::BorrowedFd::borrow_raw(raw) })
+}
+
+/// How an open file may be used: `O_RDONLY`, `O_WRONLY` or `O_RDWR` (`fcntl(2)`).
+///
+/// # Errors
+/// None for a descriptor that is open.
+pub fn access_mode(fd: std::os::fd::BorrowedFd<'_>) -> Result<i32> {
+    // SAFETY: only looked at.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }.into())?;
+    Ok(flags as i32 & libc::O_ACCMODE)
 }
 
 /// Sets the flags of a network interface of the current network namespace to "up", over what they are:

@@ -1,11 +1,14 @@
 //! The effects on the calling process, in the order that the kernel's rules leave.
 
+use std::os::fd::AsFd;
+
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::capabilities::SYS_ADMIN;
 use super::{ProcessPlan, Rlimit, SeccompLoader, environment, labels};
 use crate::error::{At, Error, Result};
 use crate::init::procfs::{Procfs, write_oom_score_adj};
+use crate::sys::path::CWD;
 use crate::sys::{Errno, attributes, capability, descriptors, path, process};
 
 impl ProcessPlan {
@@ -58,6 +61,7 @@ impl ProcessPlan {
     pub fn apply(&mut self, procfs: Option<&Procfs>, seccomp: Option<SeccompLoader<'_>>) -> Result<()> {
         let early = seccomp.filter(|_| self.seccomp_early());
         self.prepare(procfs)?;
+        self.take_own_null()?;
 
         // First with the runtime's privileges, then, if those do not suffice (a root-squashed network file system),
         // with the user's: runc's order, which containers rely on both ways.
@@ -109,8 +113,8 @@ impl ProcessPlan {
         if self.no_new_privileges {
             process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).at("set", "no_new_privs")?;
         }
-        if self.own_stdio && self.uid != 0 {
-            self.give_stdio()?;
+        if self.own_stdio {
+            self.settle_stdio()?;
         }
         // Not a descriptor of the host's may reach the program (CVE-2024-21626), whoever opened it and however. The
         // runtime's own, such as the gate, stay usable until the exec.
@@ -181,18 +185,37 @@ impl ProcessPlan {
     }
 
     /// Gives the pipes among stdin, stdout and stderr to the user, so that it can open `/dev/stdout` anew. Devices and
-    /// files stay as they are: `/dev/null` there is the host's.
-    fn give_stdio(&self) -> Result<()> {
+    /// files stay as they are: `/dev/null` there is the host's, which is noted.
+    fn settle_stdio(&mut self) -> Result<()> {
         for number in 0..3 {
             let Some(fd) = attributes::standard(number) else { continue };
             let stat = path::fstat(fd).at("stat standard stream", number)?;
-            if stat.st_mode & libc::S_IFMT != libc::S_IFIFO || stat.st_uid == self.uid {
+            self.null_stdio[number] = is_null(&stat);
+            if self.uid == 0 || stat.st_mode & libc::S_IFMT != libc::S_IFIFO || stat.st_uid == self.uid {
                 continue;
             }
             match attributes::fchown(fd, self.uid, stat.st_gid) {
                 // An owner that this user namespace does not map cannot be changed; the descriptor itself works.
                 Ok(()) | Err(Errno::EPERM | Errno::EINVAL) => {}
                 Err(errno) => return Err(errno).at("chown standard stream", number),
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the container's null device where a standard stream is the host's: the container's root may own that node, and could
+    /// change its mode for everybody. Where the container's is none, the stream stays what it is.
+    fn take_own_null(&self) -> Result<()> {
+        let null = |flags: i32| {
+            let opened = path::openat(CWD, c"/dev/null", flags | libc::O_NOFOLLOW | libc::O_NOCTTY, 0).ok()?;
+            path::fstat(opened.as_fd()).is_ok_and(|stat| is_null(&stat)).then_some(opened)
+        };
+        for number in (0..3).filter(|number| self.null_stdio[*number]) {
+            let Some(fd) = attributes::standard(number) else { continue };
+            let access = attributes::access_mode(fd).at("look at standard stream", number)?;
+            // Looked at before it is opened: opening something else might wait.
+            if let Some(own) = null(libc::O_PATH).and_then(|_| null(access)) {
+                process::dup_to(own.as_fd(), number as i32).at("open /dev/null as standard stream", number)?;
             }
         }
         Ok(())
@@ -224,6 +247,10 @@ impl Rlimit {
     fn set_on(self, pid: i32) -> Result<()> {
         attributes::prlimit(pid, self.resource, self.soft, self.hard).at("set rlimit", rlimit_name(self.resource))
     }
+}
+
+fn is_null(stat: &libc::stat) -> bool {
+    stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3)
 }
 
 /// The name of a resource limit, for messages.
