@@ -123,6 +123,9 @@ fn what_nobody_is_in_goes_round_a_process_that_stays() {
     let (_guard, plan) = planned("round");
     let cgroup = plan.create(None).unwrap();
     let guest = spawn(cgroup.entry().unwrap(), "exec sleep 60");
+    // Until it has entered its cgroups, it would come back to them.
+    let comm = format!("/proc/{}/comm", guest.0.id());
+    wait_for("the guest", || std::fs::read_to_string(&comm).is_ok_and(|name| name == "sleep\n"));
     let top = &plan.directories.last().unwrap().path;
     for below in ["a/1", "b/1", "c/a/1", "c/b/1", "c/c/1", "c/d/1", "c/e/1", "d/1", "e/1"] {
         std::fs::create_dir_all(top.join(below)).unwrap();
