@@ -50,21 +50,24 @@ pub(super) struct Masks {
     empty: Option<Cover>,
 }
 
-/// The host's `/dev/null`, to be opened while the host's tree is still there. The container's root may be the host's, and must
-/// not change the node's mode or owner through a masked path.
+/// What covers files: the container's own null device; where it has none the host's, to be opened while the host's tree is
+/// still there.
 ///
-/// Not the container's: an image or a neighbour that swaps it for a link would have us bind what it points to
-/// (CVE-2025-31133).
+/// What lies at the container's `/dev/null` may be anything, also a link: its handle is asked what it is, and only then is it
+/// bound (CVE-2025-31133). The container's root may be the host's, so that the host's node must not change by a mask.
 ///
 /// # Errors
-/// Where it is not the null device.
-pub(super) fn open_null() -> Result<OwnedFd> {
+/// Where neither is the null device.
+pub(super) fn open_null(tree: &Tree) -> Result<OwnedFd> {
+    if let Ok(own) = containers_null(tree) {
+        return open_tree(own.as_fd(), c"", OPEN_TREE_CLONE).at("open", "the container's /dev/null");
+    }
     let null = verified(open_tree(CWD, c"/dev/null", OPEN_TREE_CLONE).at("open", "/dev/null")?, "the host's")?;
     devices::protect(&null).at("protect", "/dev/null")?;
     Ok(null)
 }
 
-/// The container's, where nothing of the host's tree can be bound any more: its very handle is bound, once it is known.
+/// The container's: its very handle is bound, once it is known.
 fn containers_null(tree: &Tree) -> Result<OwnedFd> {
     verified(tree.find_without_links("dev/null", 0).at("open", "the container's /dev/null")?, "the container's")
 }
@@ -137,7 +140,7 @@ impl Spot {
 }
 
 impl Masks {
-    /// `null` is the host's, where it could be kept.
+    /// `null` is what [`open_null`] gave, where anything could be kept.
     pub fn new(null: Option<OwnedFd>, tree: &Tree) -> Result<Self> {
         let null = null.map_or_else(|| containers_null(tree), Ok)?;
         Ok(Masks { null: Cover::new(null), empty: None })

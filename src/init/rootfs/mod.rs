@@ -185,7 +185,7 @@ impl Rootfs {
         if stage::is_used() {
             stage::strike(self.covers_stage()).at("unmount", "the stage of the mounts")?;
         } else if !self.plan.masked.is_empty() {
-            self.null = Some(masks::open_null()?);
+            self.null = Some(masks::open_null(&tree)?);
         }
         self.tree = Some(tree);
         Ok(())
