@@ -56,7 +56,7 @@ pub enum Error {
     Refused(String),
 
     /// The worker takes no work.
-    #[error("this worker is quarantined, {0}")]
+    #[error("this worker is quarantined, {0}; see `rustbox health`")]
     Quarantined(String),
 
     /// Something that should be gone after a release remains; the proof names it.

@@ -190,7 +190,7 @@ fn exec_has_a_terminal_of_its_own() {
 fn a_terminal_without_a_console_socket_is_refused_by_create() {
     let t = Test::new();
     let c = t.bundle(terminal("true"));
-    c.create().denied().rustbox_says(&["process.terminal", "console socket"]);
+    c.create().denied().rustbox_says(&["process.terminal", "--console-socket"]);
     t.assert_nothing_left();
     c.run_with(&["--detach"]).denied();
     t.assert_nothing_left();

@@ -509,6 +509,56 @@ fn a_signal_ends_an_exec_whose_process_does_not_come_to_its_program() {
 }
 
 /// Until init has its root the one of its mount namespace is the host's: nobody may follow it there.
+/// Whoever makes the process is not counted beside it, and what the document asks for holds for the exec itself.
+#[test]
+fn a_limit_of_processes_counts_the_process_and_not_who_makes_it() {
+    let t = Test::new();
+    let c = t.bundle(
+        sh("for i in 1 2 3 4; do sleep 600 & done; echo ready; wait")
+            .patch(json!({"process": {"user": {"uid": 47_011, "gid": 0}}})),
+    );
+    c.up();
+    c.wait_output("ready");
+    let as_user = |uid: u32, limit: Value| json!({"args": ["true"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": uid, "gid": 0}, "rlimits": limit});
+    let nproc = |most: u64| json!([{"type": "RLIMIT_NPROC", "soft": most, "hard": most}]);
+    for nnp in [false, true] {
+        let run = |mut process: Value| {
+            process["noNewPrivileges"] = json!(nnp);
+            c.exec_process(&process, &[])
+        };
+        run(as_user(47_012, nproc(1))).ok();
+        run(as_user(47_011, nproc(6))).ok();
+        let refused = run(as_user(47_011, nproc(3)));
+        assert!(refused.code != 0 && refused.stderr.contains("/bin/true"), "{refused:?}");
+    }
+    // The caller's own, which it does not mean for itself.
+    let own = t.shell("exec prlimit --nproc=1: \"$@\"", &["exec", "--user", "47012", &c.id, "true"]);
+    own.ok();
+    c.kill_and_delete();
+    t.assert_nothing_left();
+}
+
+/// A filter may stand in the way of what the runtime does on the way to the program, and not of the program.
+#[test]
+fn a_filter_that_refuses_the_runtimes_own_calls_refuses_no_exec() {
+    let rule = |name: &str, index: u32, value: u64| {
+        json!({"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": 13,
+            "args": [{"index": index, "value": value, "op": "SCMP_CMP_EQ"}]})
+    };
+    // PR_SET_DUMPABLE; the size of clone_args; CLONE_PARENT and CLONE_PIDFD; TIOCSCTTY.
+    let rules = [rule("prctl", 0, 4), rule("clone3", 1, 88), rule("clone", 0, 0x9000), rule("ioctl", 1, 0x540e)];
+    let calls = ["setsid", "sendmsg", "recvmsg"].map(|name| json!({"names": [name], "action": "SCMP_ACT_ERRNO"}));
+    for filter in rules.into_iter().chain(calls) {
+        let t = Test::new();
+        let seccomp = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [filter.clone()]});
+        let c = t.bundle(idle().set("/linux/seccomp", seccomp));
+        c.up();
+        let out = c.exec(&["echo", "done"]);
+        assert_eq!((out.code, out.stdout.as_str()), (0, "done\n"), "{filter}: {out:?}");
+        c.kill_and_delete();
+    }
+}
+
 #[test]
 fn exec_into_a_container_that_is_being_made_is_refused() {
     rustbox_only!();

@@ -1219,3 +1219,26 @@ fn a_process_that_was_frozen_elsewhere_dies_with_its_container() {
     until("the other cgroup to be empty", || fs::remove_dir(&elsewhere).is_ok());
     t.assert_nothing_left();
 }
+
+/// As an `exec` is on its way into the container's namespaces: no end of theirs brings its own.
+#[test]
+fn who_is_in_the_cgroups_and_not_in_the_namespaces_does_not_keep_the_container() {
+    rustbox_only!();
+    let t = Test::new();
+    let c = t.bundle(sh("sleep 600"));
+    c.up();
+    let mut guest = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let memory = c.cgroup_dir("memory");
+    let hierarchies =
+        if cgroup::unified() { vec![] } else { memory.ancestors().nth(2).unwrap().read_dir().unwrap().collect() };
+    let others = hierarchies.into_iter().map(|it| it.unwrap().path().join(memory.file_name().unwrap()));
+    for cgroup in others.filter(|it| it.is_dir()).chain([memory.clone()]) {
+        fs::write(cgroup.join("cgroup.procs"), guest.id().to_string()).unwrap();
+    }
+    let asked = std::time::Instant::now();
+    let proof = c.test.runtime(&["delete", "--force", "--json", &c.id]).ok().json();
+    assert_eq!(proof["clean"], true, "{proof:#}");
+    assert!(asked.elapsed() < std::time::Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(!guest.wait().unwrap().success(), "it is killed");
+    t.assert_nothing_left();
+}

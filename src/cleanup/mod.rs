@@ -25,6 +25,8 @@ use crate::worker::metrics;
 
 /// How long a release waits for processes and cgroups to go, in all.
 pub const DEADLINE: Duration = Duration::from_secs(10);
+/// Time until whoever is still in the cgroups of a dead init is killed, too.
+const SOON: Duration = Duration::from_millis(200);
 /// How long a process that is not frozen may take to die of SIGKILL before somebody looks, in milliseconds.
 const UNFROZEN_MS: i32 = 500;
 
@@ -122,7 +124,12 @@ pub fn release(
     if let Err(error) = cgroup.stop_unit(deadline.saturating_duration_since(Instant::now())) {
         left.push(error.to_string());
     }
-    let removed = cgroup.remove(deadline.saturating_duration_since(Instant::now()));
+    let mut removed = cgroup.remove(SOON.min(deadline.saturating_duration_since(Instant::now())));
+    if removed.is_err() {
+        // Somebody is in there whose end the pid namespace's does not bring: an `exec` on its way into it.
+        left.extend(cgroup.kill().err().map(|error| error.to_string()));
+        removed = cgroup.remove(deadline.saturating_duration_since(Instant::now()));
+    }
     let remaining = cgroup.remaining();
     // What counts is what is there: a read-only hierarchy refuses to remove what was never made.
     if let Err(error) = removed

@@ -133,7 +133,7 @@ commands! {
     Languages("languages", languages::Args),
     /// Measure what this machine's figures are worth, and print a report
     Calibrate("calibrate", calibrate::Args),
-    /// Judge a stored run again, by its evidence
+    /// Print the verdict of a container that an engine runs, or judge a stored run again
     Verdict("verdict", verdict::Args),
     /// Tell whether this worker can be trusted, find what dead commands have left of it, remove it and prove it gone
     Health("health", health::Args),

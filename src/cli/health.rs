@@ -27,7 +27,7 @@ pub struct Args {
     /// With --recover: stopped containers too, poststop hooks included
     #[arg(long, requires = "recover")]
     pub cleanup: bool,
-    /// Take no more work: create and judged runs are refused
+    /// Take no more work: create, run and batch are refused
     #[arg(long, requires = "reason")]
     pub quarantine: bool,
     /// Take work again

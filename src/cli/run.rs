@@ -73,7 +73,10 @@ pub fn main(global: &Global, args: Args) -> u8 {
 }
 
 fn container(global: &Global, args: &Args) -> Result<u8> {
-    let id = args.id.as_deref().ok_or_else(|| Error::Usage("run needs the ID of the container".to_owned()))?;
+    let id = args.id.as_deref().ok_or_else(|| {
+        let judged = "or something to judge: --source FILE, --code TEXT or -- ARGV";
+        Error::Usage(format!("run needs the ID of the container, {judged}"))
+    })?;
     spec::validate_id(id)?;
     global.standing().admit()?;
     let mut bundle = args.bundle.load(global)?;

@@ -72,7 +72,7 @@ const SCHEMAS: [Made; 17] = [
     ("ps", "ps --format json", schema::<Vec<i32>>),
     ("delete", "delete --json", schema::<Proof>),
     ("events", "events, each line", schema::<Event<'_>>),
-    ("health", "health --json, metrics --listen at /health", schema::<Health>),
+    ("health", "health --json, metrics --listen at /healthz", schema::<Health>),
     ("verify-clean", "health --verify-clean --json", schema::<Survey>),
     ("recover", "health --recover --json", schema::<Absolved>),
 ];

@@ -273,7 +273,7 @@ impl Plan<'_> {
             // Here are the privileges for them, and init has none in the first user namespace any more. Before it becomes
             // another user there, which makes its files the host's root's.
             // A creator that lacks some privilege on the host has it over what is its own.
-            let owner = self.owner(spec).map(EffectiveUser::take).transpose();
+            let owner = self.owner(spec).map_or(Ok(None), EffectiveUser::take);
             let owner = owner.at("become", "the owner of the sandbox's user namespace")?;
             let limited = self.process.outside(Some(&self.procfs), Some(pid));
             owner.map_or(Ok(()), EffectiveUser::give_back).at("give up", "the sandbox's user namespace")?;

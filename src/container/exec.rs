@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use nix::sys::resource::{Resource, getrlimit};
 use oci_spec::runtime::{Process, Spec};
 
 use crate::cgroup;
@@ -16,14 +17,14 @@ use crate::container::state::{Live, Record, Status, read_spec, status};
 use crate::error::{At, Error, Result};
 use crate::init::channel::{Channel, Message, failure};
 use crate::init::console;
-use crate::init::process::{ProcessPlan, Rlimit, Setting, keeps_groups};
+use crate::init::process::{ProcessPlan, Setting, keeps_groups};
 use crate::init::procfs::Procfs;
 use crate::seccomp::notify::{Handover, container_process_state};
 use crate::seccomp::{self, Filter};
 use crate::spec::{Host, validate_process};
-use crate::sys::clone::{Child, CloneArgs, clone3};
+use crate::sys::clone::{CLONE3_SIZE, Child, CloneArgs, clone3};
 use crate::sys::mount_at::fchdir;
-use crate::sys::{entry, path, pidfd, process, wait};
+use crate::sys::{calls, entry, path, pidfd, process, wait};
 
 /// How long the death of a process is waited for that has not executed its program, in milliseconds.
 const DEATH: i32 = 1000;
@@ -215,7 +216,6 @@ impl Joiner<'_> {
         options: &Options,
     ) -> Result<std::convert::Infallible> {
         entry.enter()?;
-        let processes = self.plan.defer_process_limit()?;
         // While it has the creator's privileges.
         self.plan.outside(Some(&self.procfs), None)?;
         process::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).at("make", "the joining process undumpable")?;
@@ -242,10 +242,12 @@ impl Joiner<'_> {
             self.plan.label(&self.procfs)?;
             wait::close_copies(&[self.procfs.as_fd()]);
         }
-        if self.plan.terminal {
+        // Without the call it is looked up by way of /proc/self, where only the child is.
+        let attached = self.plan.terminal && calls::is_there("openat2");
+        if attached {
             attach(&self.plan, options)?;
         }
-        let become_early = self.may_become_early(processes.is_some());
+        let become_early = attached == self.plan.terminal && self.may_become_early()?;
         if become_early {
             let filter = self.filter.as_ref();
             let mut load = || Handover::load(None, filter, || Ok(()));
@@ -256,7 +258,8 @@ impl Joiner<'_> {
         process::wipe_environment();
         let arguments = CloneArgs { sibling: true, ..CloneArgs::default() };
         let child = clone3(arguments, || {
-            let error = self.become_program(line, become_early, processes);
+            let terminal = (self.plan.terminal && !attached).then_some(options);
+            let error = self.become_program(line, become_early, terminal);
             let _ = line.send(&failure(&error));
             wait::exit_now(1)
         })
@@ -266,43 +269,38 @@ impl Joiner<'_> {
     }
 
     /// Whether the stage may become what the program will be, and its child still be made and get as far as the program. Not
-    /// with a filter that must be loaded with privileges and stands in the way, or that notifies; and not with a policy
-    /// that children do not get (sched(7), SCHED_DEADLINE and SCHED_FLAG_RESET_ON_FORK).
-    fn may_become_early(&self, limit: bool) -> bool {
-        if self.plan.scheduler.is_some() {
-            return false;
+    /// with a filter that must be loaded with privileges and stands in the way, or that notifies; not with a policy
+    /// that children do not get; and not where the user may have so few processes that the stage would be one too many.
+    fn may_become_early(&self) -> Result<bool> {
+        const FEW: u64 = 1024;
+        let (processes, _) = getrlimit(Resource::RLIMIT_NPROC).at("get", "RLIMIT_NPROC")?;
+        if processes < FEW || !self.plan.is_inherited() {
+            return Ok(false);
         }
-        let Some(filter) = self.filter.as_ref().filter(|_| self.plan.seccomp_early()) else { return true };
-        let plain = [
-            libc::SYS_sendmsg,
-            libc::SYS_recvmsg,
-            libc::SYS_prctl,
-            libc::SYS_setsid,
-            libc::SYS_close,
-            libc::SYS_exit_group,
-        ];
+        let Some(filter) = self.filter.as_ref().filter(|_| self.plan.seccomp_early()) else { return Ok(true) };
+        let first = |call, argument: u64| filter.allows(call, [argument, 0, 0, 0, 0, 0]);
+        let second = |call, argument: u64| filter.allows(call, [0, argument, 0, 0, 0, 0]);
+        let plain = [libc::SYS_sendmsg, libc::SYS_recvmsg, libc::SYS_setsid, libc::SYS_close, libc::SYS_exit_group];
         let parent = (libc::CLONE_PARENT | libc::CLONE_PIDFD) as u64;
-        filter.listener_path.is_none()
-            && !filter.notify
+        Ok(!filter.notify
             && plain.into_iter().all(|call| filter.allows(call, [0; 6]))
-            && (!limit || filter.allows(libc::SYS_prlimit64, [0, u64::from(libc::RLIMIT_NPROC), 0, 0, 0, 0]))
-            && (!self.plan.terminal || filter.allows(libc::SYS_ioctl, [0, libc::TIOCSCTTY, 0, 0, 0, 0]))
-            && (filter.allows(libc::SYS_clone3, [0; 6])
-                || (filter.denies(libc::SYS_clone3) && filter.allows(libc::SYS_clone, [parent, 0, 0, 0, 0, 0])))
+            && first(libc::SYS_prctl, libc::PR_SET_DUMPABLE as u64)
+            && (!self.plan.terminal || second(libc::SYS_ioctl, libc::TIOCSCTTY))
+            && (second(libc::SYS_clone3, CLONE3_SIZE)
+                || (filter.denies(libc::SYS_clone3, [0, CLONE3_SIZE, 0, 0, 0, 0]) && first(libc::SYS_clone, parent))))
     }
 
     /// In the container: becomes the program; returns only where that fails.
-    fn become_program(&mut self, line: &Channel, became_early: bool, processes: Option<Rlimit>) -> Error {
+    fn become_program(&mut self, line: &Channel, became_early: bool, terminal: Option<&Options>) -> Error {
         let filter = self.filter.take();
         let handover = self.handover.take();
         let mut load = || Handover::load(handover.as_ref(), filter.as_ref(), || line.send(&Message::Filter));
         let filtered = filter.is_some();
         let ready = match line.receive() {
-            Ok(Some(Message::Commit)) => self.lead_session(),
+            Ok(Some(Message::Commit)) => self.lead_session(terminal),
             _ => Err(Error::Other("the creator has ended".to_owned())),
         };
         match ready
-            .and_then(|()| processes.map_or(Ok(()), Rlimit::set))
             .and_then(
                 |()| if became_early { Ok(()) } else { self.plan.apply(None, filtered.then_some(&mut load as _)) },
             )
@@ -313,8 +311,11 @@ impl Joiner<'_> {
         }
     }
 
-    fn lead_session(&self) -> Result<()> {
+    fn lead_session(&self, terminal: Option<&Options>) -> Result<()> {
         process::setsid().at("start", "a new session")?;
+        if let Some(options) = terminal {
+            attach(&self.plan, options)?;
+        }
         if self.plan.terminal { console::control() } else { Ok(()) }
     }
 }
@@ -324,7 +325,7 @@ fn attach(plan: &ProcessPlan, options: &Options) -> Result<()> {
     let socket = options
         .console_socket
         .as_ref()
-        .ok_or_else(|| Error::config("$.terminal", "is true, but no console socket was given"))?;
+        .ok_or_else(|| Error::config("$.terminal", "is true, but no --console-socket was given"))?;
     console::attach(plan, socket.as_fd())?;
     wait::close_copies(&[socket.as_fd()]);
     Ok(())

@@ -325,7 +325,7 @@ impl Init<'_> {
         }
         let socket = self
             .console_socket
-            .ok_or_else(|| Error::config("$.process.terminal", "is true, but no console socket was given"))?;
+            .ok_or_else(|| Error::config("$.process.terminal", "is true, but no --console-socket was given"))?;
         console::attach(&self.process, socket).map(Some)
     }
 

@@ -141,7 +141,8 @@ pub fn run(
     cancel: Option<std::os::fd::BorrowedFd<'_>>,
 ) -> Result<Ran> {
     let Some(owner) = locked.owner() else {
-        return Err(Error::Usage("the box is not initialised: isolate --init".to_owned()));
+        let id = program.id;
+        return Err(Error::Usage(format!("box {id} is not initialised: isolate -b {id} --init")));
     };
     let limits = program.bounds.limits()?;
     let id = fresh_id();

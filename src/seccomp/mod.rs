@@ -57,10 +57,10 @@ impl Filter {
         matches!(self.answer(call, args), Some(sys::action::ALLOW | sys::action::LOG))
     }
 
-    /// Whether the program answers such a call, without arguments, as if this kernel did not have it or did not allow it.
-    pub fn denies(&self, call: libc::c_long) -> bool {
+    /// Whether the program answers such a call as if this kernel did not have it or did not allow it.
+    pub fn denies(&self, call: libc::c_long, args: [u64; 6]) -> bool {
         let refusals = [libc::ENOSYS, libc::EPERM].map(|errno| Some(sys::action::ERRNO | errno as u32));
-        refusals.contains(&self.answer(call, [0; 6]))
+        refusals.contains(&self.answer(call, args))
     }
 
     fn answer(&self, call: libc::c_long, args: [u64; 6]) -> Option<u32> {

@@ -14,7 +14,7 @@ pub struct CloneArgs<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// The child becomes a child of the caller's parent (`CLONE_PARENT`).
     pub sibling: bool,
-    /// Who owns the new user namespace, where not the caller: what the kernel counts by user (inotify, pending signals,
+    /// Who owns the new user namespace, where the caller may say so and it is not itself: what the kernel counts by user (inotify, pending signals,
     /// message queues) is counted for its owner too (user_namespaces(7), `/proc/sys/user`).
     pub owner: Option<libc::uid_t>,
 }
@@ -57,7 +57,7 @@ pub fn clone3(args: CloneArgs<'_>, child: impl FnOnce() -> i32) -> Result<Child>
         raw.flags |= CLONE_INTO_CGROUP;
         raw.cgroup = cgroup.as_raw_fd() as u64;
     }
-    let owner = args.owner.map(EffectiveUser::take).transpose()?;
+    let owner = args.owner.map_or(Ok(None), EffectiveUser::take)?;
     let made = make(&mut raw, args.cgroup);
     let back = match (&made, owner) {
         // The child has ids of its own, which nobody has mapped yet.
@@ -133,6 +133,9 @@ unsafe extern "C" {
     /// glibc's documented flag (`<sys/single_threaded.h>`), true until a second thread is made.
     static __libc_single_threaded: libc::c_char;
 }
+
+/// The size that `clone3(2)` is told.
+pub const CLONE3_SIZE: u64 = size_of::<RawArgs>() as u64;
 
 /// `struct clone_args` of `<linux/sched.h>`, version 2 (88 bytes).
 #[repr(C)]

@@ -209,11 +209,19 @@ pub struct EffectiveUser {
 }
 
 impl EffectiveUser {
-    /// Takes it. The real and the saved one stay, so that nobody else becomes the caller's equal (ptrace(2), kill(2)).
+    /// Takes it; nothing where the caller lacks `CAP_SETPCAP` or `CAP_SETUID`. The real and the saved one stay, so that nobody
+    /// else becomes the caller's equal (ptrace(2), kill(2)).
     ///
     /// # Errors
-    /// `EPERM` without `CAP_SETPCAP` or `CAP_SETUID`, `EINVAL` for an id that the user namespace does not map.
-    pub fn take(uid: libc::uid_t) -> Result<EffectiveUser> {
+    /// `EINVAL` for an id that the user namespace does not map.
+    pub fn take(uid: libc::uid_t) -> Result<Option<EffectiveUser>> {
+        match Self::try_take(uid) {
+            Err(Errno::EPERM) => Ok(None),
+            taken => taken.map(Some),
+        }
+    }
+
+    fn try_take(uid: libc::uid_t) -> Result<EffectiveUser> {
         const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
         // The third value there is cannot be set.
         let dumpable = libc::c_ulong::from(prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0)? == 1);

@@ -1,5 +1,6 @@
 # The default devices, and what masks a path, are nodes of the host's: they work, and nothing of a node can be changed.
 import errno
+import mmap
 import os
 
 
@@ -29,3 +30,4 @@ assert len(open("/dev/urandom", "rb").read(9)) == len(open("/dev/random", "rb").
 refused(os.write, os.open("/dev/full", os.O_WRONLY), b"x", expected=errno.ENOSPC)
 refused(os.open, "/dev/tty", os.O_RDWR, expected=errno.ENXIO)
 assert all(os.access(f"/dev/{name}", os.R_OK | os.W_OK) for name in names)
+mmap.mmap(os.open("/dev/zero", os.O_RDWR), 4096, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()

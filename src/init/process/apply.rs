@@ -1,11 +1,11 @@
 //! The effects on the calling process, in the order that the kernel's rules leave.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
-use nix::sys::resource::{Resource, getrlimit};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::capabilities::SYS_ADMIN;
-use super::{ProcessPlan, Rlimit, SeccompLoader, environment, labels};
+use super::{ProcessPlan, SeccompLoader, environment, labels};
 use crate::error::{At, Error, Result};
 use crate::init::procfs::{Procfs, write_oom_score_adj};
 use crate::sys::path::CWD;
@@ -24,20 +24,10 @@ impl ProcessPlan {
                 write_oom_score_adj(procfs, pid, value)?;
             }
         }
-        self.rlimits.iter().try_for_each(|limit| limit.set_on(pid.unwrap_or(0)))
-    }
-
-    /// Takes the limit of processes out of the plan where the process itself can set it, because it lowers it: whoever makes
-    /// the process would be counted beside it.
-    ///
-    /// # Errors
-    /// As `getrlimit(2)`.
-    pub fn defer_process_limit(&mut self) -> Result<Option<Rlimit>> {
-        let Some(at) = self.rlimits.iter().position(|limit| limit.resource == libc::RLIMIT_NPROC) else {
-            return Ok(None);
-        };
-        let (_, most) = getrlimit(Resource::RLIMIT_NPROC).at("get rlimit", rlimit_name(libc::RLIMIT_NPROC))?;
-        Ok((self.rlimits[at].hard <= most).then(|| self.rlimits.remove(at)))
+        self.rlimits.iter().try_for_each(|limit| {
+            attributes::prlimit(pid.unwrap_or(0), limit.resource, limit.soft, limit.hard)
+                .at("set rlimit", rlimit_name(limit.resource))
+        })
     }
 
     /// Sets the processors that an exec'ed process runs on before it enters the container's cgroup.
@@ -207,14 +197,17 @@ impl ProcessPlan {
     /// change its mode for everybody. Where the container's is none, the stream stays what it is.
     fn take_own_null(&self) -> Result<()> {
         let null = |flags: i32| {
-            let opened = path::openat(CWD, c"/dev/null", flags | libc::O_NOFOLLOW | libc::O_NOCTTY, 0).ok()?;
+            // Somebody in the container may put a pipe there meanwhile, which is not waited for.
+            let flags = flags | libc::O_NOFOLLOW | libc::O_NOCTTY | libc::O_NONBLOCK;
+            let opened = path::openat(CWD, c"/dev/null", flags, 0).ok()?;
             path::fstat(opened.as_fd()).is_ok_and(|stat| is_null(&stat)).then_some(opened)
         };
         for number in (0..3).filter(|number| self.null_stdio[*number]) {
             let Some(fd) = attributes::standard(number) else { continue };
             let access = attributes::access_mode(fd).at("look at standard stream", number)?;
             // Looked at before it is opened: opening something else might wait.
-            if let Some(own) = null(libc::O_PATH).and_then(|_| null(access)) {
+            if let Some(own) = null(libc::O_PATH).map(drop).and_then(|()| null(access)) {
+                fcntl(own.as_raw_fd(), FcntlArg::F_SETFL(OFlag::empty())).at("let wait", "/dev/null")?;
                 process::dup_to(own.as_fd(), number as i32).at("open /dev/null as standard stream", number)?;
             }
         }
@@ -232,20 +225,6 @@ impl ProcessPlan {
             ))),
             Err(errno) => Err(errno).at("getcwd", self.cwd.to_string_lossy()),
         }
-    }
-}
-
-impl Rlimit {
-    /// Sets it on the calling process.
-    ///
-    /// # Errors
-    /// `EPERM` for a higher hard limit without CAP_SYS_RESOURCE.
-    pub fn set(self) -> Result<()> {
-        self.set_on(0)
-    }
-
-    fn set_on(self, pid: i32) -> Result<()> {
-        attributes::prlimit(pid, self.resource, self.soft, self.hard).at("set rlimit", rlimit_name(self.resource))
     }
 }
 

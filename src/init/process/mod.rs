@@ -230,6 +230,14 @@ impl ProcessPlan {
         (self.apparmor.is_some() || self.selinux.is_some()) && !self.labelled
     }
 
+    /// Whether a child of a process that the plan has been applied to is as it is: `SCHED_DEADLINE` lets none be made, and
+    /// SCHED_FLAG_RESET_ON_FORK says what it says (sched(7)).
+    pub fn is_inherited(&self) -> bool {
+        const SCHED_FLAG_RESET_ON_FORK: u64 = 1;
+        self.scheduler
+            .is_none_or(|attr| attr.policy != libc::SCHED_DEADLINE as u32 && attr.flags & SCHED_FLAG_RESET_ON_FORK == 0)
+    }
+
     /// Whether the filter is loaded by [`ProcessPlan::apply`], while there is still CAP_SYS_ADMIN, and not just
     /// before exec: seccomp(2) asks for one of the two, that or no_new_privs.
     pub fn seccomp_early(&self) -> bool {

@@ -10,8 +10,7 @@ use super::tree::{Tree, c_string, clean, split};
 use crate::container::namespaces::host_id;
 use crate::error::{At, Error, Result};
 use crate::sys::mount::{
-    MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE, mount_setattr, move_mount,
-    open_tree,
+    MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE, mount_setattr, move_mount, open_tree,
 };
 use crate::sys::mount_at::{chown_at, move_mount_at};
 use crate::sys::path::{CWD, c_path, fstat, mknodat, openat, symlinkat, unlinkat};
@@ -183,7 +182,8 @@ impl Device {
 
 /// Makes the mount of a node of the host read-only: data still goes to and from the device, but nothing of the node changes.
 pub(super) fn protect(node: &OwnedFd) -> sys::Result<()> {
-    let attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC;
+    // Not NOEXEC: memory of /dev/zero may be mapped to be executed.
+    let attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID;
     mount_setattr(node.as_fd(), 0, &MountAttr { attr_set, ..MountAttr::default() })
 }
 

@@ -111,8 +111,7 @@ pub(super) enum Whose {
 }
 
 /// What `execve(2)` answers for want of something that the host lacks, whatever the program is.
-const HOSTS_FAULT: [libc::c_int; 6] =
-    [libc::EAGAIN, libc::EIO, libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ETXTBSY];
+const HOSTS_FAULT: [libc::c_int; 5] = [libc::EAGAIN, libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ETXTBSY];
 
 /// What the release of a sandbox needs.
 #[derive(Debug)]
