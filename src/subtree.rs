@@ -15,7 +15,7 @@ use crate::sys::path::{
 use crate::sys::{Errno, Result};
 
 /// How many of the directories above stay open: ordinary trees are less deep, and cost nothing more.
-const OPEN: usize = 32;
+const OPEN: usize = 8;
 const DIRECTORY: i32 = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 
 /// The way from a directory down to one below it, and back.

@@ -1,16 +1,16 @@
 //! What a container has made below a cgroup of its own: who is in there, and removing it.
 //!
 //! Where it may write to its cgroups, the container says how deep they go: deeper than a path may be long, a stack high and
-//! a process's descriptors many. So the cgroups below are walked by handles, of which one is open at a time, and the way back
-//! is `..`.
+//! a process's descriptors many. So the cgroups below are walked by handles, of which few are open at a time ([`Way`]).
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use super::file::{self, Dir};
 use crate::error::{At, Error, Result};
+use crate::subtree::Way;
 use crate::sys::directory::{Kind, entries};
 use crate::sys::path::{fstat, openat, unlinkat};
 use crate::sys::{self, Errno, path};
@@ -19,7 +19,7 @@ const DIRECTORY: i32 = libc::O_RDONLY | libc::O_DIRECTORY;
 
 /// A walk over the cgroups below one, each before and again after those below it.
 struct Walk {
-    here: OwnedFd,
+    way: Way,
     /// The cgroups in this one that are yet to be gone into.
     ahead: Vec<CString>,
     /// From the top to the one above this.
@@ -28,7 +28,6 @@ struct Walk {
 
 /// A cgroup that the walk is somewhere below.
 struct Level {
-    identity: Identity,
     ahead: Vec<CString>,
     /// The cgroup in it that was gone into.
     taken: CString,
@@ -41,9 +40,6 @@ enum Step {
     Up(CString),
 }
 
-/// Device and inode.
-type Identity = (u64, u64);
-
 impl Walk {
     /// Begins at a cgroup; nothing where it is gone.
     fn begin(top: &Path) -> Result<Option<Walk>> {
@@ -52,39 +48,35 @@ impl Walk {
             other => other.at("open", top.display())?,
         };
         let ahead = children(here.as_fd()).at("read directory", top.display())?;
-        Ok(Some(Walk { here, ahead, above: Vec::new() }))
+        Ok(Some(Walk { way: Way::new(here), ahead, above: Vec::new() }))
     }
 
     fn step(&mut self) -> sys::Result<Option<Step>> {
         while let Some(name) = self.ahead.pop() {
-            let child = match openat(self.here.as_fd(), &name, DIRECTORY | libc::O_NOFOLLOW, 0) {
+            let child = match openat(self.way.here(), &name, DIRECTORY | libc::O_NOFOLLOW, 0) {
                 Err(Errno::ENOENT) => continue,
                 other => other?,
             };
-            let identity = identity(self.here.as_fd())?;
-            if fstat(child.as_fd())?.st_dev != identity.0 {
+            if fstat(child.as_fd())?.st_dev != fstat(self.way.here())?.st_dev {
                 // Something that is mounted there is no cgroup of this hierarchy.
                 continue;
             }
             let ahead = std::mem::replace(&mut self.ahead, children(child.as_fd())?);
-            self.above.push(Level { identity, ahead, taken: name });
-            self.here = child;
+            self.above.push(Level { ahead, taken: name });
+            self.way.down(child)?;
             return Ok(Some(Step::Down));
         }
         let Some(level) = self.above.pop() else { return Ok(None) };
-        // That of one which has been removed meanwhile leads there too.
-        let parent = openat(self.here.as_fd(), c"..", DIRECTORY, 0)?;
-        if identity(parent.as_fd())? != level.identity {
-            return Err(Errno::ESTALE);
-        }
-        (self.here, self.ahead) = (parent, level.ahead);
+        // Out of one that has been removed meanwhile, too.
+        self.way.up()?;
+        self.ahead = level.ahead;
         Ok(Some(Step::Up(level.taken)))
     }
 
     /// Removes those in this one that nobody is in, nor below; the others are gone into.
     fn remove_empty(&mut self) -> sys::Result<()> {
         for name in std::mem::take(&mut self.ahead) {
-            if !rmdir_at(self.here.as_fd(), &name)? {
+            if !rmdir_at(self.way.here(), &name)? {
                 self.ahead.push(name);
             }
         }
@@ -102,7 +94,7 @@ impl Walk {
                 Step::Down => self.remove_empty()?,
                 Step::Up(name) => {
                     let level = self.above.len() + 1;
-                    if stay >= level || !rmdir_at(self.here.as_fd(), &name)? {
+                    if stay >= level || !rmdir_at(self.way.here(), &name)? {
                         (all, stay) = (false, level - 1);
                     }
                 }
@@ -118,10 +110,6 @@ fn children(cgroup: BorrowedFd<'_>) -> sys::Result<Vec<CString>> {
         Err(Errno::ENOENT) => Ok(Vec::new()),
         found => Ok(found?.into_iter().filter(|it| it.kind == Some(Kind::Directory)).map(|it| it.name).collect()),
     }
-}
-
-fn identity(directory: BorrowedFd<'_>) -> sys::Result<Identity> {
-    fstat(directory).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 /// Whether the directory is gone. `false` means busy.
@@ -187,7 +175,7 @@ fn search(path: &Path, mut found: impl FnMut(&str) -> bool) -> Result<bool> {
     let Some(mut walk) = Walk::begin(path)? else { return Ok(false) };
     while let Some(step) = walk.step().at("walk over", below(path))? {
         let Step::Down = step else { continue };
-        let procs = openat(walk.here.as_fd(), c"cgroup.procs", libc::O_RDONLY | libc::O_NOCTTY, 0);
+        let procs = openat(walk.way.here(), c"cgroup.procs", libc::O_RDONLY | libc::O_NOCTTY, 0);
         if look(procs.and_then(|procs| file::read(procs.as_fd()))).at("read", format!("{}/{PROCS}", below(path)))? {
             return Ok(true);
         }

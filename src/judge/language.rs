@@ -279,10 +279,12 @@ impl Library {
 
     fn load(&self, name: &str, base: &Base) -> Result<Language> {
         let manifest = self.manifest(name)?;
+        let template = serde_json::to_value(&base.config)
+            .map_err(|error| Error::config("bundles/base.json", error.to_string()))?;
         let step = |file: &str, limits: &LimitSource| -> Result<Option<Step>> {
             let Some(patch) = self.json(&format!("{name}/{file}"))? else { return Ok(None) };
             let invalid = |error: serde_json::Error| Error::config(format!("bundles/{name}/{file}"), error.to_string());
-            let mut config = serde_json::to_value(&base.config).map_err(invalid)?;
+            let mut config = template.clone();
             overlay(&mut config, patch);
             Ok(Some(Step { config: serde_json::from_value(config).map_err(invalid)?, limits: limits.clone() }))
         };

@@ -291,12 +291,25 @@ pub fn restrict(spec: &mut Spec, limits: &Limits, host: Resources) -> Result<()>
         (PosixRlimitType::RlimitRtprio, 0, 0),
     ];
     let process = process(spec)?;
+    limit_process(process, limits.rlimits().into_iter().chain(own))?;
+    process.set_no_new_privileges(Some(true)).set_terminal(Some(false));
+    Ok(())
+}
+
+/// Lays resource limits (type, soft, hard) over those of a process, in the place of its own of the same types.
+///
+/// # Errors
+/// As [`rlimit`].
+pub fn limit_process(
+    process: &mut Process,
+    limits: impl IntoIterator<Item = (PosixRlimitType, u64, u64)>,
+) -> Result<()> {
     let mut rlimits = process.rlimits().clone().unwrap_or_default();
-    for (typ, soft, hard) in limits.rlimits().into_iter().chain(own) {
+    for (typ, soft, hard) in limits {
         rlimits.retain(|limit| limit.typ() != typ);
         rlimits.push(rlimit(typ, soft, hard)?);
     }
-    process.set_rlimits(Some(rlimits)).set_no_new_privileges(Some(true)).set_terminal(Some(false));
+    process.set_rlimits(Some(rlimits));
     Ok(())
 }
 

@@ -51,7 +51,9 @@ impl ProcessPlan {
     pub fn apply(&mut self, procfs: Option<&Procfs>, seccomp: Option<SeccompLoader<'_>>) -> Result<()> {
         let early = seccomp.filter(|_| self.seccomp_early());
         self.prepare(procfs)?;
-        self.take_own_null()?;
+        if self.own_stdio {
+            self.take_own_null()?;
+        }
 
         // First with the runtime's privileges, then, if those do not suffice (a root-squashed network file system),
         // with the user's: runc's order, which containers rely on both ways.
@@ -103,8 +105,8 @@ impl ProcessPlan {
         if self.no_new_privileges {
             process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).at("set", "no_new_privs")?;
         }
-        if self.own_stdio {
-            self.settle_stdio()?;
+        if self.own_stdio && self.uid != 0 {
+            self.give_stdio()?;
         }
         // Not a descriptor of the host's may reach the program (CVE-2024-21626), whoever opened it and however. The
         // runtime's own, such as the gate, stay usable until the exec.
@@ -175,13 +177,12 @@ impl ProcessPlan {
     }
 
     /// Gives the pipes among stdin, stdout and stderr to the user, so that it can open `/dev/stdout` anew. Devices and
-    /// files stay as they are: `/dev/null` there is the host's, which is noted.
-    fn settle_stdio(&mut self) -> Result<()> {
+    /// files stay as they are: `/dev/null` there is the host's.
+    fn give_stdio(&self) -> Result<()> {
         for number in 0..3 {
             let Some(fd) = attributes::standard(number) else { continue };
             let stat = path::fstat(fd).at("stat standard stream", number)?;
-            self.null_stdio[number] = is_null(&stat);
-            if self.uid == 0 || stat.st_mode & libc::S_IFMT != libc::S_IFIFO || stat.st_uid == self.uid {
+            if stat.st_mode & libc::S_IFMT != libc::S_IFIFO || stat.st_uid == self.uid {
                 continue;
             }
             match attributes::fchown(fd, self.uid, stat.st_gid) {
@@ -202,8 +203,11 @@ impl ProcessPlan {
             let opened = path::openat(CWD, c"/dev/null", flags, 0).ok()?;
             path::fstat(opened.as_fd()).is_ok_and(|stat| is_null(&stat)).then_some(opened)
         };
-        for number in (0..3).filter(|number| self.null_stdio[*number]) {
+        for number in 0..3 {
             let Some(fd) = attributes::standard(number) else { continue };
+            if !is_null(&path::fstat(fd).at("stat standard stream", number)?) {
+                continue;
+            }
             let access = attributes::access_mode(fd).at("look at standard stream", number)?;
             // Looked at before it is opened: opening something else might wait.
             if let Some(own) = null(libc::O_PATH).map(drop).and_then(|()| null(access)) {

@@ -131,8 +131,6 @@ pub struct ProcessPlan {
     any_user_namespace: bool,
     preserve_fds: u32,
     own_stdio: bool,
-    /// Which standard streams are the host's null device.
-    null_stdio: [bool; 3],
     program: Option<CString>,
 }
 
@@ -207,7 +205,6 @@ impl ProcessPlan {
             any_user_namespace: setting.user_namespace || setting.below_user_namespace,
             preserve_fds: setting.preserve_fds,
             own_stdio: setting.own_stdio,
-            null_stdio: [false; 3],
             program: None,
         })
     }

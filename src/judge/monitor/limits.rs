@@ -72,17 +72,10 @@ pub fn enforce(spec: &mut Spec) -> Result<()> {
     linux.set_resources(Some(resources));
     spec.set_linux(Some(linux));
 
-    if let Some(mut process) = spec.process().clone() {
-        let fixed = limits.rlimits();
-        let mut rlimits = process.rlimits().clone().unwrap_or_default();
-        rlimits.retain(|limit| fixed.iter().all(|(typ, ..)| *typ != limit.typ()));
-        for (typ, soft, hard) in fixed {
-            rlimits.push(sandbox::rlimit(typ, soft, hard)?);
-        }
-        process.set_rlimits(Some(rlimits));
-        spec.set_process(Some(process));
+    match spec.process_mut() {
+        Some(process) => sandbox::limit_process(process, limits.rlimits()),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]
